@@ -28,7 +28,7 @@ func checkRotation(
 		return nil, err
 	}
 	if s.TargetName() == secret.OwnUsers {
-		return c.checkOwn(s), nil
+		return c.checkOwn(s, r)
 	}
 	t, err := c.existingTarget(c.Snapshot, s.TargetName())
 	if err != nil {
@@ -60,24 +60,6 @@ func notBound(s secret.Secret, targetName string) error {
 		"Secret %q is not bound to target %q, which was registered after the secret had named it: RotateSecret or "+
 			"ConfigureRotation by a principal with %s on its accounts binds it.",
 		s.Name, targetName, actionRotateAccount)
-}
-
-// checkOwn answers for a secret with access keys of this service, which has no target to ask.
-func (c *Call) checkOwn(s secret.Secret) *kms.CheckRotationResponse {
-	return &kms.CheckRotationResponse{
-		SecretName: s.Name,
-		TargetName: secret.OwnUsers,
-		CheckTime:  c.At,
-		Strategy:   string(target.Overlap),
-		Verdict:    string(rotation.Safe),
-		Strategies: []kms.CheckedStrategy{{
-			Strategy: string(target.Overlap),
-			Verdict:  string(rotation.Safe),
-			Window:   windowOf(nil, target.Overlap),
-			Consents: []string{},
-		}},
-		Findings: []kms.RotationFinding{},
-	}
 }
 
 // startCheck takes a check from the allowance of the secret, and reserves the login that may fail.
@@ -191,15 +173,14 @@ func windowOf(system target.Target, s target.Strategy) string {
 // may have been sent is sent again without a check: what it left at the target, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
 func (t *Turn) MayBegin(ctx context.Context, system target.Target) error {
-	if t.Secret.TargetName() == secret.OwnUsers || t.Record.Mode == rotation.Reapply || t.Record.Attempt > 0 {
+	if t.Record.Mode == rotation.Reapply || t.Record.Attempt > 0 {
 		return nil
 	}
-	k := t.call(t.purpose()).inspecting(t.tx, t.Secret, t.Record, t.Target, system)
-	findings, err := target.CheckAccount(ctx, system, target.CheckRequest{
-		Current:    k.method.current,
-		Partner:    k.partner.Account,
-		Strategies: []target.Strategy{t.Record.Strategy},
-	})
+	request, err := t.checkRequest(system)
+	if err != nil {
+		return err
+	}
+	findings, err := target.CheckAccount(ctx, system, request)
 	if err != nil {
 		return err
 	}
@@ -207,6 +188,18 @@ func (t *Turn) MayBegin(ctx context.Context, system target.Target) error {
 		return fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.", reason, t.Secret.Name)
 	}
 	return nil
+}
+
+// checkRequest returns what a check before a candidate is sent asks.
+func (t *Turn) checkRequest(system target.Target) (r target.CheckRequest, err error) {
+	r.Strategies = []target.Strategy{t.Record.Strategy}
+	if t.Secret.TargetName() == secret.OwnUsers {
+		r.Current, err = t.Credential(t.Secret.Stages[secret.Current])
+		return r, err
+	}
+	k := t.call(t.purpose()).inspecting(t.tx, t.Secret, t.Record, t.Target, system)
+	r.Current, r.Partner = k.method.current, k.partner.Account
+	return r, nil
 }
 
 // Check checks a secret on which no rotation is under way, and returns what puts the result into

@@ -237,11 +237,11 @@ func (c *Call) configure(
 		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before)
 	}
 	if s.TargetName() == secret.OwnUsers {
-		switch {
-		case !settings.Login.IsZero():
+		if !settings.Login.IsZero() {
 			return s, fault.Parameter("LoginEndpoint.N", "access keys of this service have no settings of their logins.")
-		case len(settings.Consents) > 0:
-			return s, fault.Parameter("Consent.N", "a rotation of access keys of this service needs no consent.")
+		}
+		if err := checkConsents(ownKind, settings.Consents); err != nil {
+			return s, err
 		}
 		s, _, err = c.bind(tx, s)
 	} else {
@@ -265,10 +265,8 @@ func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error)
 	if err != nil {
 		return s, err
 	}
-	for _, token := range s.Settings().Consents {
-		if err := c.Kinds[t.Kind].CheckConsent(token); err != nil {
-			return s, fault.Parameter("Consent.N", "%s.", err)
-		}
+	if err := checkConsents(c.Kinds[t.Kind], s.Settings().Consents); err != nil {
+		return s, err
 	}
 	system, err := c.openFor(tx, t, s) // it does not connect
 	if err != nil {
@@ -283,6 +281,16 @@ func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error)
 		return s, err
 	}
 	return s, c.claimAccounts(tx, s, t, m.accounts...)
+}
+
+// checkConsents refuses consents that no finding of a kind asks for.
+func checkConsents(k target.Kind, consents []string) error {
+	for _, token := range consents {
+		if err := k.CheckConsent(token); err != nil {
+			return fault.Parameter("Consent.N", "%s.", err)
+		}
+	}
+	return nil
 }
 
 func removeRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*kms.SecretNameResponse, error) {

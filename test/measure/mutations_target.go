@@ -50,4 +50,12 @@ var targetMutations = []mutation{
 		pkg:  "internal/api",
 		test: "TestRejectedAdministratorIsNotTriedAgain",
 	},
+	{
+		name: "an access key that is switched off is replaced by an active one",
+		file: "internal/api/own_users_check.go",
+		old:  "case key.Disabled:",
+		new:  "case key.Disabled && key.ID == \"\":",
+		pkg:  "internal/api",
+		test: "TestCheckOfOwnUsers",
+	},
 }
