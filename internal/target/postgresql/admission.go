@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -9,9 +10,12 @@ import (
 
 // admission reports whether the server has accepted a login. An error that follows, such as a
 // connection limit of the role, proves the password; the same error before it does not: a pooler
-// knows a database before it knows the caller.
+// knows a database before it knows the caller. What follows an error is not read: nothing after it
+// accepts a login.
 type admission struct {
+	left     int // bytes that the server may still send in this session
 	accepted bool
+	refused  bool
 	header   []byte // of the message that is being read
 	skip     int    // bytes of that message that are still to come
 	body     []byte // the first four bytes of an authentication request
@@ -22,6 +26,8 @@ func (a *admission) frontend(r io.Reader, w io.Writer) *pgproto3.Frontend {
 	return pgproto3.NewFrontend(&watched{r, a}, w)
 }
 
+var errTooMuch = errors.New("the server has sent more than a session needs")
+
 type watched struct {
 	io.Reader
 	by *admission
@@ -29,6 +35,9 @@ type watched struct {
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
+	if w.by.left -= n; w.by.left < 0 {
+		return 0, errTooMuch
+	}
 	w.by.see(p[:n])
 	return n, err
 }
@@ -36,12 +45,13 @@ func (w *watched) Read(p []byte) (int, error) {
 // see reads messages: a type, the length of the rest and the rest. An authentication request has
 // type R, and number 0 says that the login is accepted.
 func (a *admission) see(p []byte) {
-	for len(p) > 0 && !a.accepted {
+	for len(p) > 0 && !a.accepted && !a.refused {
 		if len(a.header) < 5 {
 			n := min(5-len(a.header), len(p))
 			a.header, p = append(a.header, p[:n]...), p[n:]
 			if len(a.header) == 5 {
 				a.skip, a.body = int(binary.BigEndian.Uint32(a.header[1:]))-4, nil
+				a.refused = a.header[0] == 'E'
 			}
 		} else {
 			n := min(max(a.skip, 0), len(p))

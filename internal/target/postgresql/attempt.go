@@ -25,63 +25,67 @@ type attempt struct {
 	conn    *pgx.Conn
 	what    string // what is attempted
 	secrets []sensitive.Value
+	able    abilities
+	pins    string // statements that follow pinned
 }
 
 func (a *attempt) close() { disconnect(a.conn) }
 
-// abilities says what the server offers to this administrator.
-type abilities struct {
-	prepares   bool // it allows prepared transactions
-	reads      bool // the administrator may read verifiers
-	iterations int  // of the server's own verifiers
-}
-
-func (a *attempt) abilities(ctx context.Context) (abilities, error) {
-	var able abilities
-	err := a.conn.QueryRow(ctx, `SELECT
-		pg_catalog.current_setting('max_prepared_transactions')::int4 OPERATOR(pg_catalog.>) 0,
-		pg_catalog.has_column_privilege('pg_catalog.pg_authid', 'rolpassword', 'SELECT')
-			AND pg_catalog.has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT'),
-		COALESCE(pg_catalog.current_setting('scram_iterations', true)::int4, 0)`).
-		Scan(&able.prepares, &able.reads, &able.iterations)
-	if err != nil {
-		return able, failed(a.what, err, a.secrets...)
-	}
-	if able.iterations == 0 {
-		able.iterations = defaultIterations
-	}
-	return able, nil
-}
-
 // begin begins a transaction and takes the role's advisory lock, which excludes other engines until
 // the transaction ends; a prepared one keeps it until it is committed or rolled back.
 func (a *attempt) begin(ctx context.Context, account string) error {
-	for _, statement := range []string{
-		"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-		"SET LOCAL search_path = pg_catalog", // names must not find objects of another schema
-		"SET LOCAL standard_conforming_strings = on",
-		"SET LOCAL lock_timeout = '3s'",
-		// A connection that has silently broken must not keep the lock.
-		"SET LOCAL idle_in_transaction_session_timeout = '10s'",
-		// A commit that was answered must survive a crash. Values that wait for standbys stay.
-		`SELECT set_config('synchronous_commit', 'on', true)
-			WHERE current_setting('synchronous_commit') IN ('off', 'local')`,
-	} {
-		if err := a.run(ctx, statement); err != nil {
-			return err
-		}
+	if err := a.writing(ctx); err != nil {
+		return err
 	}
 	_, err := a.conn.Exec(ctx, "SELECT pg_catalog.pg_advisory_xact_lock($1::int8)", oneMessage, lockKey(account))
-	if answer, ok := errors.AsType[*pgconn.PgError](err); ok && answer.Code == "55P03" {
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case err == nil:
+		return nil
+	case !ok || answer.Code != lockTimedOut:
+		return failed(a.what, err, a.secrets...)
+	}
+	if err := a.rollback(ctx); err != nil {
+		return err
+	}
+	strangers, err := a.heldByStrangers(ctx, account)
+	if err != nil {
+		return err
+	}
+	if !strangers {
 		return target.Failed(
 			target.Unreachable, answer.Code,
 			a.what+": another change of this role is in progress; pg_prepared_xacts shows one that was left",
 		)
 	}
-	if err != nil {
-		return failed(a.what, err, a.secrets...)
+	if err := a.writing(ctx); err != nil {
+		return err
 	}
-	return nil
+	return a.run(ctx, "ALTER ROLE "+quoteIdentifier(account))
+}
+
+// lockTimedOut is the code of a lock that was not available within lock_timeout.
+const lockTimedOut = "55P03"
+
+// heldByStrangers reports whether only sessions of other roles hold the advisory lock of a role,
+// which every account of the server may take. Then begin ignores it, and an ALTER ROLE without
+// options excludes other engines: the server locks the role's row until the transaction ends.
+func (a *attempt) heldByStrangers(ctx context.Context, account string) (is bool, err error) {
+	if err := a.reading(ctx); err != nil {
+		return false, err
+	}
+	key := uint64(lockKey(account))
+	err = a.conn.QueryRow(ctx, `SELECT COALESCE(bool_and(COALESCE(
+			COALESCE(s.usename, p.owner) NOT IN (session_user, current_user), false)), false)
+		FROM pg_locks l LEFT JOIN pg_stat_activity s ON s.pid = l.pid
+			LEFT JOIN pg_prepared_xacts p ON l.virtualtransaction = '-1/' || p.transaction
+		WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			AND l.classid = $1 AND l.objid = $2`, uint32(key>>32), uint32(key)).Scan(&is)
+	if err != nil {
+		return false, failed(a.what, err, a.secrets...)
+	}
+	return is, a.rollback(ctx)
 }
 
 // lockKey returns the number of a role's advisory lock.
@@ -132,14 +136,23 @@ func (a *attempt) stored(ctx context.Context, account string) (string, error) {
 
 // finishPrepared commits or rolls back the prepared transaction of that name, if there is one.
 func (a *attempt) finishPrepared(ctx context.Context, gid string, commit bool) error {
+	if err := a.reading(ctx); err != nil {
+		return err
+	}
 	var found bool
 	err := a.conn.QueryRow(ctx, `SELECT EXISTS
 		(SELECT FROM pg_catalog.pg_prepared_xacts WHERE gid OPERATOR(pg_catalog.=) $1)`, oneMessage, gid).Scan(&found)
 	if err != nil {
 		return failed(a.what, err, a.secrets...)
 	}
+	if err := a.rollback(ctx); err != nil {
+		return err
+	}
 	if !found {
 		return nil
+	}
+	if err := a.itself(ctx); err != nil {
+		return err
 	}
 	verb := "ROLLBACK PREPARED "
 	if commit {

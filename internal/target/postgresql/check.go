@@ -41,8 +41,6 @@ func (t *pg) Window(s target.Strategy) string {
 // check collects the findings about a pair of accounts, in the database of the application.
 type check struct {
 	*attempt
-	able     abilities
-	release  int
 	findings []target.Finding
 }
 
@@ -55,16 +53,8 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	}
 	defer a.close()
 	k := &check{attempt: a}
-	if k.able, err = k.abilities(ctx); err != nil {
+	if err := k.reading(ctx); err != nil {
 		return nil, err
-	}
-	if k.release, err = k.version(ctx); err != nil {
-		return nil, err
-	}
-	for _, statement := range []string{"BEGIN READ ONLY", "SET LOCAL search_path = pg_catalog"} {
-		if err := k.run(ctx, statement); err != nil {
-			return nil, err
-		}
 	}
 	current, err := k.account(ctx, r.Current.Account, nil)
 	if err != nil || current.oid == 0 {
@@ -73,16 +63,13 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	if err := k.form(ctx, current); err != nil {
 		return nil, err
 	}
+	k.withoutEffect(current, r.Partner, nil)
 	if r.Partner != "" {
 		if err := k.partner(ctx, current, r.Partner); err != nil {
 			return nil, err
 		}
 	}
-	if err := k.rollback(ctx); err != nil {
-		return nil, err
-	}
-	k.endpoints(ctx)
-	return k.findings, nil
+	return k.findings, k.endpoints(ctx, r.Current)
 }
 
 func (k *check) found(f target.Finding) { k.findings = append(k.findings, f) }
@@ -115,6 +102,23 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 		return r, err
 	}
 	return r, k.mayConnect(ctx, r, only)
+}
+
+// withoutEffect reports a setting "role" that the server ignores. One that names the other login is
+// reported with the membership that is missing.
+func (k *check) withoutEffect(r role, other string, only []target.Strategy) {
+	if r.stray == "" || r.stray == other {
+		return
+	}
+	k.found(target.Finding{
+		Code:       "role-without-effect",
+		Verdict:    target.Note,
+		Strategies: only,
+		Account:    r.name,
+		Text: fmt.Sprintf("Role %q has a setting role, and may not act as the role there, so it acts as itself.",
+			r.name),
+		Fix: "Run ALTER ROLE " + quoteIdentifier(r.name) + " RESET role.",
+	})
 }
 
 // limits reports limits that a login meets after it has proven its password.
@@ -228,37 +232,27 @@ func (k *check) form(ctx context.Context, r role) error {
 }
 
 // endpoints reports standbys that the configuration takes for writers, and poolers.
-func (k *check) endpoints(ctx context.Context) {
+func (k *check) endpoints(ctx context.Context, current target.Credential) error {
+	live := false
+	if k.able.reads {
+		is, err := k.liveness(ctx, current)
+		if err != nil {
+			return err
+		}
+		live = is == target.Live
+	}
 	for _, e := range k.t.login.At(k.t.config.Verify) {
-		standby, pooler, err := k.t.what(ctx, e.Address)
+		pooler := k.t.pooled(ctx, e.Address, current.Account)
 		if pooler || e.Role == target.Pooler {
 			k.pooler(e.Address)
 			continue
 		}
-		if err != nil || standby == (e.Role == target.Replica) {
-			continue // a login of the application says more than the administrator's failure
+		standby, known := k.standby(ctx, e.Address, current, live)
+		if known && standby != (e.Role == target.Replica) {
+			k.misnamed(e, standby)
 		}
-		if !standby {
-			k.found(target.Finding{
-				Code:    "no-replica",
-				Verdict: target.Note,
-				Text:    "The server at " + e.Address + " is a writer, and verify calls it a replica.",
-				Fix:     "Give it the role writer in verify of the target.",
-			})
-			continue
-		}
-		f := target.Finding{
-			Code:       "replica-as-writer",
-			Verdict:    target.Impossible,
-			Strategies: single,
-			Text: "The server at " + e.Address + " is a standby, and verify calls it a writer: while it is behind, it " +
-				"rejects the new password.",
-			Fix: `Write it as {"address": "` + e.Address + `", "role": "replica", "lag": "10s"} in verify of the target.`,
-		}
-		k.found(f)
-		f.Verdict, f.Strategies = target.Note, double
-		k.found(f)
 	}
+	return nil
 }
 
 // pooler reports a pooler, which may have a list of passwords of its own: no login shows that.
@@ -277,16 +271,59 @@ func (k *check) pooler(address string) {
 // unless its settings ignore it.
 const unusual = "backslash_quote"
 
-// what reports what answers at an address.
-func (t *pg) what(ctx context.Context, address string) (standby, pooler bool, err error) {
-	conn, err := t.connectWith(ctx, address, t.config.Database, t.admin, nil, unusual)
+// pooled reports whether a pooler answers at an address. The connection ends when the other side
+// asks for a password: none is sent.
+func (t *pg) pooled(ctx context.Context, address, account string) bool {
+	conn, err := t.connectWith(ctx, address, t.database(), target.Credential{Account: account}, nil, unusual)
 	if err != nil {
 		answer, ok := errors.AsType[*pgconn.PgError](err)
-		return false, ok && answer.Code == "08P01" && strings.Contains(answer.Message, unusual), err
+		return ok && answer.Code == "08P01" && strings.Contains(answer.Message, unusual)
 	}
-	defer disconnect(conn)
-	err = conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&standby)
-	return standby, false, err
+	disconnect(conn)
+	return false
+}
+
+// misnamed reports an endpoint whose role is not the one in the configuration.
+func (k *check) misnamed(e target.Endpoint, standby bool) {
+	if !standby {
+		k.found(target.Finding{
+			Code:    "no-replica",
+			Verdict: target.Note,
+			Text:    "The server at " + e.Address + " is a writer, and verify calls it a replica.",
+			Fix:     "Give it the role writer in verify of the target.",
+		})
+		return
+	}
+	f := target.Finding{
+		Code:       "replica-as-writer",
+		Verdict:    target.Impossible,
+		Strategies: single,
+		Text: "The server at " + e.Address + " is a standby, and verify calls it a writer: while it is behind, it " +
+			"rejects the new password.",
+		Fix: `Write it as {"address": "` + e.Address + `", "role": "replica", "lag": "10s"} in verify of the target.`,
+	}
+	k.found(f)
+	f.Verdict, f.Strategies = target.Note, double
+	k.found(f)
+}
+
+// standby reports whether the server at an address is one. Only the server at admin_address sees
+// the administrator: whatever answers at another address could use the session itself. Elsewhere
+// the application's own session asks, if its password is known to be right.
+func (k *check) standby(ctx context.Context, address string, current target.Credential, live bool) (is, known bool) {
+	conn := k.conn
+	if address != k.t.config.AdminAddress {
+		if !live {
+			return false, false
+		}
+		var err error
+		if conn, err = k.t.connectAs(ctx, address, k.t.database(), current); err != nil {
+			return false, false // the application's login says more
+		}
+		defer disconnect(conn)
+	}
+	err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_is_in_recovery()").Scan(&is)
+	return is, err == nil
 }
 
 var (

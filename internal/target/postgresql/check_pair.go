@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,12 +18,13 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	if err != nil || other.oid == 0 {
 		return err
 	}
+	k.withoutEffect(other, current.name, double)
 	account, clone := current, other
-	if current.acts == other.name {
+	if current.acts == other.name || current.stray == other.name {
 		account, clone = other, current
 	}
 	acts := account.acts
-	if (current.acts != current.name || other.acts != other.name) && ignoresRole(k.release) {
+	if (current.acts != current.name || other.acts != other.name) && ignoresRole(k.able.release) {
 		k.found(target.Finding{
 			Code:       "role-ignored",
 			Verdict:    target.Impossible,
@@ -33,7 +35,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 			Fix: "Update the server to the next minor release.",
 		})
 	}
-	if clone.acts == acts && losesRole(k.release) {
+	if clone.acts == acts && losesRole(k.able.release) {
 		k.found(target.Finding{
 			Code:       "role-reset",
 			Verdict:    consentIf(acts == account.name),
@@ -65,7 +67,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 		k.unequal(clone.name, fmt.Sprintf("%s has other settings, limits or attributes than %s.", clone.name, account.name),
 			runThese(differ))
 	}
-	more, err := k.beyond(ctx, k.release, clone, account)
+	more, err := k.beyond(ctx, clone, account)
 	if err != nil {
 		return err
 	}
@@ -109,7 +111,10 @@ func (k *check) unequal(account, text, fix string) {
 
 // apart reports two logins that act as different roles, and have something that the other lacks.
 func (k *check) apart(ctx context.Context, account, clone role) error {
-	has, becomes, err := k.member(ctx, k.release, clone.name, account.acts)
+	if clone.stray == account.name && account.acts == account.name {
+		return k.joined(ctx, account, clone, account.name)
+	}
+	has, becomes, err := k.member(ctx, clone.name, account.acts)
 	if err != nil {
 		return err
 	}
@@ -137,7 +142,7 @@ func (k *check) joined(ctx context.Context, account, clone role, acts string) er
 		if login.name == acts {
 			continue
 		}
-		has, becomes, err := k.member(ctx, k.release, login.name, acts)
+		has, becomes, err := k.member(ctx, login.name, acts)
 		if err != nil {
 			return err
 		}
@@ -148,7 +153,7 @@ func (k *check) joined(ctx context.Context, account, clone role, acts string) er
 				Strategies: double,
 				Account:    login.name,
 				Text:       fmt.Sprintf("%s may not act as %q, or does not have its rights.", login.name, acts),
-				Fix:        runThese([]string{join(acts, login.name, k.release)}),
+				Fix:        runThese([]string{join(acts, login.name, k.able.release)}),
 			})
 		}
 	}
@@ -161,7 +166,7 @@ func (k *check) alone(ctx context.Context, login role, acts string) error {
 	for _, b := range own {
 		fix := "Grant it to " + acts + ", and revoke it from " + login.name + "."
 		if b.owned && !b.defaults {
-			fix = fmt.Sprintf("Run %s in database %s.", reassign(login.name, acts), b.database)
+			fix = fmt.Sprintf("Run %s in database %s.", reassign(login.name, acts), cmp.Or(b.database, k.t.config.Database))
 		}
 		k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, b), fix)
 	}
@@ -235,9 +240,12 @@ func (k *check) session(ctx context.Context, clone string) error {
 			return nil
 		}
 		defer other.close()
+		if err := other.reading(ctx); err != nil {
+			return err
+		}
 		a = other
 	}
-	rows, err := a.conn.Query(ctx, readsSessionAt(k.release))
+	rows, err := a.conn.Query(ctx, readsSessionAt(k.able.release))
 	if err != nil {
 		return asFailed(a, err)
 	}

@@ -18,6 +18,13 @@ import (
 
 const goodbyeTimeout = time.Second
 
+// Bounds of what a server may send: in one message, and in one session. A message is read into
+// memory as a whole, also before the server has proven who it is.
+const (
+	maxMessage = 4 << 20
+	maxSession = 256 << 20
+)
+
 // connect opens a connection with a password alone.
 func (t *pg) connect(ctx context.Context, address, database string, c target.Credential) (*pgx.Conn, error) {
 	return t.connectWith(ctx, address, database, c, nil)
@@ -58,23 +65,36 @@ func (t *pg) connectWith(
 		cfg.TLSConfig.Certificates = []tls.Certificate{*certificate}
 	}
 	cfg.ConnectTimeout = target.DialTimeout
-	cfg.RequireAuth = strings.Join(t.config.RequireAuth, ",")
+	cfg.RequireAuth = t.mayAsk(c)
 	cfg.DialFunc = pgconn.DialFunc(t.dial)
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) {
 		return []string{host}, nil // the dialer resolves the name
 	}
-	// Nothing is prepared under a name: behind a pooler the next statement may reach another session
-	// of the server, which does not know the name.
-	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-	cfg.StatementCacheCapacity = 0
-	cfg.DescriptionCacheCapacity = 0
-	seen := &admission{}
+	prepareNothing(cfg)
+	cfg.MaxProtocolMessageBodyLen = maxMessage
+	seen := &admission{left: maxSession}
 	cfg.BuildFrontend = seen.frontend
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil && seen.accepted {
 		err = &admittedError{err}
 	}
 	return conn, err
+}
+
+// prepareNothing makes the driver prepare nothing under a name: behind a pooler the next statement
+// may reach another session of the server, which does not know the name.
+func prepareNothing(cfg *pgx.ConnConfig) {
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cfg.StatementCacheCapacity = 0
+	cfg.DescriptionCacheCapacity = 0
+}
+
+// mayAsk lists the ways in which the server may ask for a password: none without one.
+func (t *pg) mayAsk(c target.Credential) string {
+	if c.Secret.IsZero() {
+		return "none"
+	}
+	return strings.Join(t.config.RequireAuth, ",")
 }
 
 // ignoreEnvironment replaces the settings that the driver took from the environment, a service file
@@ -113,12 +133,17 @@ func (t *pg) asAdminOf(ctx context.Context, what, database string, secrets ...se
 	secrets = append(secrets, t.admin.Secret)
 	conn, err := t.connect(ctx, t.config.AdminAddress, database, t.admin)
 	if err == nil {
-		return &attempt{
+		a := &attempt{
 			t:       t,
 			conn:    conn,
 			what:    what,
 			secrets: secrets,
-		}, nil
+		}
+		if err := a.learn(ctx); err != nil {
+			a.close()
+			return nil, err
+		}
+		return a, nil
 	}
 	failed := t.loginFailed(
 		what+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err, secrets...,
@@ -164,6 +189,10 @@ func loginClass(answer *pgconn.PgError, admitted bool) target.Class {
 	switch class := answer.Code[:min(2, len(answer.Code))]; {
 	case class == "08":
 		return target.Unclear // of a pooler that hides why: its list, its server, or a protocol that it does not speak
+	case admitted && answer.Code == "28P01":
+		return target.Unclear // accepted and rejected: of a pooler, whose own list is not its server's
+	case admitted && answer.Routine != "" && (class == "58" || class == "XX"):
+		return target.Admitted // such as a library that the account has set, and that does not exist
 	case class == "57", class == "58", class == "XX", class == "53" && (ofServer || !admitted):
 		return target.Unreachable // the server is starting, stopping, full or broken: a later login may succeed
 	case admitted:

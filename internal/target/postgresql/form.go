@@ -32,9 +32,9 @@ func formOf(stored string) (f form, known bool) {
 // form returns the form that the new password gets: as the role's password, or, for a role without
 // one, as the credential in use, which belongs to the same application. same reports that the role
 // has the new password already.
-func (a *attempt) form(ctx context.Context, c target.Change, able abilities) (kept form, same bool, err error) {
-	kept.iterations = able.iterations
-	if able.reads {
+func (a *attempt) form(ctx context.Context, c target.Change) (kept form, same bool, err error) {
+	kept.iterations = a.able.iterations
+	if a.able.reads {
 		stored, err := a.stored(ctx, c.New.Account)
 		if err != nil {
 			return kept, false, err
@@ -52,7 +52,7 @@ func (a *attempt) form(ctx context.Context, c target.Change, able abilities) (ke
 		}
 	}
 	if kept.md5 && slices.Contains(a.t.consent, consentSCRAM) {
-		kept = form{iterations: able.iterations}
+		kept = form{iterations: a.able.iterations}
 	}
 	if n := a.t.config.ScramIterations; n > 0 && !kept.md5 {
 		kept.iterations = n

@@ -23,8 +23,10 @@ func (t *pg) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 		return out, err
 	}
 	defer a.close()
-	able, err := a.abilities(ctx)
-	if err != nil || !able.reads {
+	if !a.able.reads {
+		return out, nil
+	}
+	if err := a.reading(ctx); err != nil {
 		return out, err
 	}
 	for i, c := range credentials {

@@ -3,6 +3,7 @@ package postgresql
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,9 +11,20 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Verify logs in as the application does at every verify address except the standbys.
+// Verify logs in as the application does at every verify address except the standbys. If none of
+// them is the administrator's server, that server must not reject the credential either: a pooler
+// answers from a list of its own, which may be an old one.
 func (t *pg) Verify(ctx context.Context, c target.Credential) error {
-	return t.verifyAt(ctx, t.login.At(t.config.Verify).Deciding(), c)
+	deciding := t.login.At(t.config.Verify).Deciding()
+	err := t.verifyAt(ctx, deciding, c)
+	if err != nil && target.ClassOf(err) != target.Admitted ||
+		slices.Contains(deciding.Addresses(), t.config.AdminAddress) {
+		return err
+	}
+	if e := t.logIn(ctx, t.config.AdminAddress, c, false); target.ClassOf(e) == target.Rejected {
+		return e
+	}
+	return err
 }
 
 // VerifyCopies logs in as the application does at every standby of the verify addresses.
@@ -56,8 +68,8 @@ func (t *pg) logIn(ctx context.Context, address string, c target.Credential, wor
 	if t.config.CheckSQL != "" {
 		// The extended protocol takes one statement only, so check_sql cannot end the read-only
 		// transaction and run another statement after it.
-		if result := conn.PgConn().ExecParams(ctx, t.config.CheckSQL, nil, nil, nil, nil).Read(); result.Err != nil {
-			return checkFailed("run check_sql as "+c.Account+" at "+address, result.Err, c.Secret)
+		if _, err := conn.PgConn().ExecParams(ctx, t.config.CheckSQL, nil, nil, nil, nil).Close(); err != nil {
+			return checkFailed("run check_sql as "+c.Account+" at "+address, err, c.Secret)
 		}
 	}
 	if err := tx.Rollback(ctx); err != nil {

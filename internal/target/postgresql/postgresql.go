@@ -126,18 +126,14 @@ func (t *pg) Apply(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer a.close()
-	able, err := a.abilities(ctx)
-	if err != nil {
-		return err
-	}
 	gid := ""
-	if c.Strategy == target.Single && able.prepares {
+	if c.Strategy == target.Single && a.able.prepares {
 		gid = transactionName(c.ID)
 		if err := a.finishPrepared(ctx, gid, true); err != nil {
 			return err
 		}
 	}
-	return a.alter(ctx, c, able, gid)
+	return a.alter(ctx, c, gid)
 }
 
 // transactionName returns the identifier of a change's prepared transaction. It depends on the
@@ -147,11 +143,11 @@ func transactionName(changeID string) string { return "keyturn-" + changeID }
 // alter sets the password unless it is set already, in one transaction under the role's lock. With
 // a gid it prepares the transaction before it commits it: then a lost answer to the commit leaves
 // either nothing to do or a prepared transaction, and not an open question.
-func (a *attempt) alter(ctx context.Context, c target.Change, able abilities, gid string) error {
+func (a *attempt) alter(ctx context.Context, c target.Change, gid string) error {
 	if err := a.begin(ctx, c.New.Account); err != nil {
 		return err
 	}
-	kept, same, err := a.form(ctx, c, able)
+	kept, same, err := a.form(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -175,6 +171,9 @@ func (a *attempt) alter(ctx context.Context, c target.Change, able abilities, gi
 		return a.end(ctx, "COMMIT")
 	}
 	if err := a.end(ctx, "PREPARE TRANSACTION "+quoteLiteral(gid)); err != nil {
+		return err
+	}
+	if err := a.itself(ctx); err != nil {
 		return err
 	}
 	return a.end(ctx, "COMMIT PREPARED "+quoteLiteral(gid))
@@ -219,14 +218,10 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 		return err
 	}
 	defer a.close()
-	able, err := a.abilities(ctx)
-	if err != nil {
-		return err
-	}
 	if err := a.begin(ctx, c.Old.Account); err != nil {
 		return err
 	}
-	still, err := a.stillOld(ctx, c.Old, able)
+	still, err := a.stillOld(ctx, c.Old)
 	if err != nil {
 		return err
 	}
@@ -241,8 +236,8 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 
 // stillOld reports whether the role's password is still the old one: by the verifier, or by one
 // login where the verifier cannot be read or compared.
-func (a *attempt) stillOld(ctx context.Context, old target.Credential, able abilities) (bool, error) {
-	if able.reads {
+func (a *attempt) stillOld(ctx context.Context, old target.Credential) (bool, error) {
+	if a.able.reads {
 		stored, err := a.stored(ctx, old.Account)
 		if err != nil {
 			return false, err

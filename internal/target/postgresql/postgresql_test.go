@@ -150,6 +150,10 @@ func (c *cluster) openWith(t *testing.T, s target.Settings) target.Target {
 
 // connect logs in without the code under test.
 func (c *cluster) connect(ctx context.Context, who target.Credential) (*pgx.Conn, error) {
+	return c.connectTo(ctx, "postgres", who)
+}
+
+func (c *cluster) connectTo(ctx context.Context, database string, who target.Credential) (*pgx.Conn, error) {
 	mode := "disable"
 	if c.ca != "" {
 		mode = "require"
@@ -158,7 +162,7 @@ func (c *cluster) connect(ctx context.Context, who target.Credential) (*pgx.Conn
 	if err != nil {
 		return nil, err
 	}
-	cfg.Host, cfg.Port, cfg.Database = "127.0.0.1", uint16(c.Port), "postgres"
+	cfg.Host, cfg.Port, cfg.Database = "127.0.0.1", uint16(c.Port), database
 	cfg.User, cfg.Password = who.Account, who.Secret.Reveal()
 	return pgx.ConnectConfig(ctx, cfg)
 }

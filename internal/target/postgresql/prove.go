@@ -28,18 +28,16 @@ const (
 // view is what an application sees and may do in one database.
 type view map[string]string
 
-// ProveAccounts compares what an application sees and may do with both logins, in each database to
-// which they may connect. It also makes a table as each of them, and rolls that back.
+// ProveAccounts compares what an application sees and may do with both logins, in the databases
+// that the request names, or in the application's. Other users may own databases and objects there,
+// so each login reads the server's catalogs alone, in one transaction that changes nothing, and no
+// function, view or policy of another owner runs as an account.
 func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b target.Credential) error {
 	what := "prove that " + a.Account + " and " + b.Account + " are equal"
 	if a.Account == b.Account || !slices.Contains(r.Logins[:], a.Account) || !slices.Contains(r.Logins[:], b.Account) {
 		return target.Denied.Errorf("%s: they are not the two logins", what)
 	}
-	databases, err := t.databases(ctx, what, r.Databases, a)
-	if err != nil {
-		return err
-	}
-	for _, database := range databases {
+	for _, database := range t.databases(r.Databases) {
 		what := what + " in database " + database
 		differ, err := t.compare(ctx, what, database, r, a, b)
 		if err == nil && len(differ) > 0 {
@@ -113,6 +111,18 @@ func (v view) changes(after view) []string {
 	return v.differences(own)
 }
 
+// called returns the view with another name for a role, and without the schemas in which names are
+// found: one of them may have the name of the acting role.
+func (v view) called(role, name string) view {
+	out := view{}
+	for key, value := range v {
+		if key != "search path" {
+			out[key] = strings.ReplaceAll(value, role, name)
+		}
+	}
+	return out
+}
+
 // first lists the beginnings of differences from which others follow.
 var first = []string{
 	"acts as",
@@ -132,14 +142,12 @@ func rank(difference string) int {
 	return at
 }
 
-// views returns what a login sees in each of the databases; none means all to which it may connect.
-func (t *pg) views(ctx context.Context, what string, names []string, c target.Credential) (map[string]view, error) {
-	databases, err := t.databases(ctx, what, names, c)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]view{}
-	for _, database := range databases {
+// views returns what a login sees in each of the databases; none means the application's.
+func (t *pg) views(
+	ctx context.Context, what string, names []string, c target.Credential,
+) (out map[string]view, err error) {
+	out = map[string]view{}
+	for _, database := range t.databases(names) {
 		if out[database], err = t.view(ctx, what+" in database "+database, database, c); err != nil {
 			return nil, err
 		}
@@ -171,46 +179,27 @@ func (t *pg) observe(ctx context.Context, database string, c target.Credential) 
 	}
 }
 
-// databases returns the databases to compare: those named, or all to which a login may connect, the
-// application's first.
-func (t *pg) databases(ctx context.Context, what string, names []string, c target.Credential) ([]string, error) {
-	conn, err := t.observe(ctx, t.database(), c)
-	if err != nil {
-		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
-	}
-	defer disconnect(conn)
-	rows, err := conn.Query(ctx, `SELECT datname FROM pg_catalog.pg_database
-		WHERE datallowconn AND datconnlimit <> 0 AND NOT datistemplate
-			AND pg_catalog.has_database_privilege(session_user, oid, 'CONNECT')
-		ORDER BY datname <> $1, datname`, t.database())
-	if err != nil {
-		return nil, checkFailed(what, err, c.Secret)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, checkFailed(what, err, c.Secret)
-	}
-	for _, name := range names {
-		if !slices.Contains(found, name) {
-			return nil, target.Denied.Errorf("%s: there is no database %q that %s may connect to", what, name, c.Account)
-		}
-	}
+// databases returns the databases to compare: those named, or the application's.
+func (t *pg) databases(names []string) []string {
 	if len(names) > 0 {
-		return names, nil
+		return names
 	}
-	return found, nil
+	return []string{t.database()}
 }
 
 // view returns what a login sees and may do in a database.
 func (t *pg) view(ctx context.Context, what, database string, c target.Credential) (view, error) {
 	conn, err := t.observe(ctx, database, c)
 	if err != nil {
+		if answer, ok := errors.AsType[*pgconn.PgError](err); ok && (answer.Code == "3D000" || answer.Code == "42501") {
+			return nil, target.Denied.Errorf("%s: there is no database %q that %s may connect to", what, database, c.Account)
+		}
 		return nil, t.loginFailed(what+": log in as "+c.Account, err, c.Secret)
 	}
 	defer disconnect(conn)
 	fail := func(err error) error { return checkFailed(what+": as "+c.Account, err, c.Secret) }
 	out := view{}
-	if out["makes"], err = makes(ctx, conn); err != nil {
+	if out["search path"], err = observing(ctx, conn); err != nil {
 		return nil, fail(err)
 	}
 	var release int
@@ -232,36 +221,13 @@ func (t *pg) view(ctx context.Context, what, database string, c target.Credentia
 	return out, nil
 }
 
-// makes makes a table by a name alone, in a transaction that it rolls back. It returns the schema,
-// the owner and the privileges of the table, or the code of the refusal.
-func makes(ctx context.Context, conn *pgx.Conn) (text string, err error) {
-	tx, err := conn.Begin(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		if failed := tx.Rollback(ctx); err == nil {
-			err = failed
-		}
-	}()
-	if _, err := tx.Exec(ctx, "CREATE TABLE keyturn_proof (n int)"); err != nil {
-		answer, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok {
-			return "", err
-		}
-		return answer.Code, nil
-	}
-	err = tx.QueryRow(ctx, `SELECT concat_ws(' ', 'tables in', relnamespace::regnamespace, 'of', pg_get_userbyid(relowner),
-			relacl) FROM pg_catalog.pg_class WHERE oid = 'keyturn_proof'::regclass`).
-		Scan(&text)
-	return text, err
-}
-
-// countRows counts what row security leaves of each table that has it, up to a bound.
+// countRows counts what row security leaves to the acting role of each of its own tables, up to a
+// bound. The policies of such a table are its own.
 func (v view) countRows(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
-		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relrowsecurity AND has_table_privilege(c.oid, 'SELECT') ORDER BY c.oid LIMIT $1::int4`, maxSecured)
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relrowsecurity AND c.relkind = 'r' AND pg_get_userbyid(c.relowner) = current_user
+		ORDER BY c.oid LIMIT $1::int4`, maxSecured)
 	if err != nil {
 		return err
 	}
@@ -278,15 +244,13 @@ func (v view) countRows(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (v view) countIn(ctx context.Context, conn *pgx.Conn, table string) error {
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+	_, err := conn.PgConn().Exec(ctx, `SAVEPOINT counting; SET LOCAL statement_timeout = '2s';
+		SET LOCAL row_security = on`).ReadAll()
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = '2s'"); err != nil {
-		return err
-	}
 	var n int
-	err = tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s LIMIT %d) x", table, maxRows)).Scan(&n)
+	err = conn.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM (SELECT FROM ONLY %s LIMIT %d) x", table, maxRows)).Scan(&n)
 	answer, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case err == nil:
@@ -296,5 +260,6 @@ func (v view) countIn(ctx context.Context, conn *pgx.Conn, table string) error {
 	case answer.Code != "57014": // it took too long
 		v["rows of "+table] = answer.Code
 	}
-	return tx.Rollback(ctx)
+	_, err = conn.PgConn().Exec(ctx, "ROLLBACK TO SAVEPOINT counting").ReadAll()
+	return err
 }

@@ -2,14 +2,12 @@ package postgresql
 
 import "fmt"
 
-// seen lists what an application sees and may do in a database, by the names that it would use: the
-// role that it acts as, what its names resolve to, its rights and those that it may grant (*), what
-// row security leaves it, its settings. It leaves out what every role has on the server's own
-// objects. The placeholders are the privilege of a membership to act as a role, further privileges
-// of a table, and what only later servers have.
+// seen lists what an application sees and may do in a database: the role that it acts as, its
+// rights and those that it may grant (*), what row security leaves it, its settings. It leaves out
+// what every role has on the server's own objects. The placeholders are the privilege of a
+// membership to act as a role, further privileges of a table, and what only later servers have.
 const seen = `
 SELECT 'acts as', current_user::text
-UNION ALL SELECT 'search path', current_schemas(true)::text
 UNION ALL SELECT 'relation ' || n.nspname || '.' || c.relname,
 		concat_ws(',', VARIADIC ARRAY(
 			SELECT p FROM unnest(CASE WHEN c.relkind = 'S'
@@ -21,7 +19,6 @@ UNION ALL SELECT 'relation ' || n.nspname || '.' || c.relname,
 			SELECT p || '?' FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) p
 			WHERE has_any_column_privilege(c.oid, p)) END
 		|| ARRAY(SELECT 'owner' WHERE pg_has_role(c.relowner, 'USAGE'))
-		|| ARRAY(SELECT 'found by its name' WHERE pg_table_is_visible(c.oid))
 		|| ARRAY(SELECT 'row security' WHERE row_security_active(c.oid))
 		|| pg_get_userbyid(c.relowner)::text)
 	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -44,12 +41,11 @@ UNION ALL SELECT
 		'function ' || n.nspname || '.' || f.proname || '(' || pg_get_function_identity_arguments(f.oid) || ')',
 		concat_ws(',', has_function_privilege(f.oid, 'EXECUTE'),
 			has_function_privilege(f.oid, 'EXECUTE WITH GRANT OPTION'), pg_has_role(f.proowner, 'USAGE'),
-			pg_function_is_visible(f.oid), f.prosecdef, f.proconfig, pg_get_userbyid(f.proowner))
+			f.prosecdef, f.proconfig, pg_get_userbyid(f.proowner))
 	FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace
 	WHERE f.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) OR f.proacl IS NOT NULL
 UNION ALL SELECT 'type ' || n.nspname || '.' || y.typname,
-		concat_ws(',', has_type_privilege(y.oid, 'USAGE'), pg_type_is_visible(y.oid),
-			pg_has_role(y.typowner, 'USAGE'))
+		concat_ws(',', has_type_privilege(y.oid, 'USAGE'), pg_has_role(y.typowner, 'USAGE'))
 	FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
 	WHERE y.typnamespace <> 'pg_catalog'::regnamespace AND y.typtype IN ('d', 'e', 'r', 'c')
 		AND n.nspname !~ '^pg_(toast|temp)'
@@ -110,7 +106,7 @@ UNION ALL SELECT 'may become ' || r.rolname, 'yes'
 UNION ALL SELECT 'has the rights of ' || r.rolname, 'yes'
 	FROM pg_roles r
 	WHERE pg_has_role(current_user, r.oid, 'USAGE') AND r.rolname NOT IN (session_user, current_user)
-UNION ALL SELECT 'setting ' || name, COALESCE(setting, '')
+UNION ALL SELECT 'setting ' || name, COALESCE(reset_val, '')
 	FROM pg_settings WHERE context IN ('user', 'superuser') AND name <> 'application_name'
 UNION ALL SELECT 'setting of the login ' || COALESCE(d.datname || ' ', '') || c, 'set'
 	FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c

@@ -25,10 +25,20 @@ type role struct {
 	attributes []string  // such as CREATEDB, which membership does not give
 	// acts is the role that its sessions act as; its own name without a setting "role".
 	acts string
+	// stray is the value of a setting "role" without effect: everybody may set any name for
+	// themselves, and the server ignores the setting of a login that may not act as that role.
+	stray string
 }
 
 // setting is one of ALTER ROLE … SET; of one database or, if that is empty, of all.
-type setting struct{ database, name, value string }
+type setting struct {
+	database, name, value string
+	long                  bool // the value has more than maxSetting bytes, and is not read
+}
+
+// maxSetting is the length of the longest setting that is read, with its name. An account may give
+// itself one of any length.
+const maxSetting = 64 << 10
 
 // where returns the part of ALTER ROLE that names the database.
 func (s setting) where() string {
@@ -61,12 +71,45 @@ func (a *attempt) role(ctx context.Context, name string) (r role, found bool, er
 	all, err := a.settings(ctx, r.oid)
 	for _, s := range all {
 		if s.same(setting{name: "role"}) {
-			r.acts = s.value
+			r.stray = s.value
 			continue
 		}
 		r.settings = append(r.settings, s)
 	}
+	if err != nil || r.stray == "" {
+		return r, true, err
+	}
+	may, err := a.mayAct(ctx, r.oid, r.stray)
+	if may {
+		r.acts, r.stray = r.stray, ""
+	}
 	return r, true, err
+}
+
+// longSetting returns the name of a setting whose value is too long to be copied; empty for none.
+func (r role) longSetting() string {
+	for _, s := range r.settings {
+		if s.long {
+			return s.name
+		}
+	}
+	return ""
+}
+
+// mayAct reports whether sessions of a login may act as the role of that name, as the server
+// decides it at each login.
+func (a *attempt) mayAct(ctx context.Context, login uint32, name string) (may bool, err error) {
+	err = a.conn.QueryRow(ctx, `SELECT COALESCE((SELECT pg_has_role($1::oid, r.oid, $3) FROM pg_roles r
+		WHERE r.rolname = $2::text), false)`, login, name, a.able.becoming()).Scan(&may)
+	return may, asFailed(a, err)
+}
+
+// becoming is the privilege of a membership to act as a role.
+func (able abilities) becoming() string {
+	if able.release >= 160000 {
+		return "SET"
+	}
+	return "MEMBER"
 }
 
 // apartFromSettings reads the attributes and security labels of a role.
@@ -94,16 +137,17 @@ func (a *attempt) apartFromSettings(
 }
 
 func (a *attempt) settings(ctx context.Context, oid uint32) (out []setting, err error) {
-	rows, err := a.conn.Query(ctx, `SELECT COALESCE(d.datname, ''), c
+	rows, err := a.conn.Query(ctx, `SELECT COALESCE(d.datname, ''),
+			CASE WHEN octet_length(c) > $2 THEN split_part(c, '=', 1) ELSE c END, octet_length(c) > $2
 		FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
 			unnest(s.setconfig) WITH ORDINALITY u (c, n)
-		WHERE s.setrole = $1 ORDER BY 1, n`, oid)
+		WHERE s.setrole = $1 ORDER BY 1, n`, oid, maxSetting)
 	if err != nil {
 		return nil, failed(a.what, err, a.secrets...)
 	}
 	var s setting
 	var line string
-	_, err = pgx.ForEachRow(rows, []any{&s.database, &line}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&s.database, &line, &s.long}, func() error {
 		s.name, s.value, _ = strings.Cut(line, "=")
 		out = append(out, s)
 		return nil
@@ -112,15 +156,6 @@ func (a *attempt) settings(ctx context.Context, oid uint32) (out []setting, err 
 		return nil, failed(a.what, err, a.secrets...)
 	}
 	return out, nil
-}
-
-// version returns the server's version, such as 170001 for 17.1.
-func (a *attempt) version(ctx context.Context) (n int, err error) {
-	err = a.conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('server_version_num')::int4").Scan(&n)
-	if err != nil {
-		return 0, failed(a.what, err, a.secrets...)
-	}
-	return n, nil
 }
 
 // ignoring are the versions that ignore the setting "role" of a role, by major version: the minor
@@ -138,13 +173,10 @@ func losesRole(version int) bool {
 
 // member reports whether sessions of a role have the rights of another one, and whether they may
 // act as it.
-func (a *attempt) member(ctx context.Context, version int, login, group string) (has, becomes bool, err error) {
-	become := "MEMBER"
-	if version >= 160000 {
-		become = "SET"
-	}
+func (a *attempt) member(ctx context.Context, login, group string) (has, becomes bool, err error) {
 	err = a.conn.QueryRow(ctx, `SELECT pg_catalog.pg_has_role($1::name, $2::name, 'USAGE'),
-		pg_catalog.pg_has_role($1::name, $2::name, $3)`, login, group, become).Scan(&has, &becomes)
+		pg_catalog.pg_has_role($1::name, $2::name, $3)`, login, group, a.able.becoming()).
+		Scan(&has, &becomes)
 	if err != nil {
 		return false, false, failed(a.what, err, a.secrets...)
 	}
@@ -199,6 +231,9 @@ func (a *attempt) belongings(ctx context.Context, r role) (out []belonging, err 
 // equalized returns the statements after which a login has the limits and settings of another one.
 func equalized(login, like role) (out []string) {
 	alter := "ALTER ROLE " + quoteIdentifier(login.name)
+	if login.stray != "" {
+		out = append(out, alter+" RESET role")
+	}
 	if login.limit != like.limit {
 		out = append(out, fmt.Sprintf("%s CONNECTION LIMIT %d", alter, like.limit))
 	}
@@ -245,15 +280,15 @@ func labelledAlike(login, like role) (out []string) {
 
 // beyond returns the statements that take from a login the memberships which another one does not
 // have, and which only the login itself could use.
-func (a *attempt) beyond(ctx context.Context, version int, login, like role) ([]string, error) {
-	by, same := "", "MEMBER"
-	if version >= 160000 {
-		by, same = " || ' GRANTED BY ' || quote_ident(pg_get_userbyid(m.grantor))", "SET"
+func (a *attempt) beyond(ctx context.Context, login, like role) ([]string, error) {
+	by := ""
+	if a.able.release >= 160000 {
+		by = " || ' GRANTED BY ' || quote_ident(pg_get_userbyid(m.grantor))"
 	}
 	rows, err := a.conn.Query(ctx, `SELECT 'REVOKE ' || quote_ident(g.rolname) || ' FROM ' || quote_ident($1)`+by+`
 		FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
 		WHERE m.member = $2 AND g.oid <> $3 AND NOT pg_has_role($3::oid, g.oid, $4) ORDER BY 1`,
-		login.name, login.oid, like.oid, same)
+		login.name, login.oid, like.oid, a.able.becoming())
 	if err != nil {
 		return nil, failed(a.what, err, a.secrets...)
 	}

@@ -19,13 +19,11 @@ const shownVerifier = "'<the verifier it has now>'"
 type setup struct {
 	*attempt
 	request  target.PlanRequest
-	able     abilities
-	release  int                 // the server's version
 	verifier string              // of Account, when another role takes its name
 	shared   []string            // statements on roles
 	moves    map[string][]string // statements in each database, after the shared ones
 	first    bool                // the moves come before the shared statements
-	renames  bool                // the account acts under another name afterwards
+	renamed  string              // the role that gets the account's name; empty for none
 	owner    string              // the role that the logins act as afterwards
 	others   []string            // accounts besides the logins that the statements change
 	notes    []string
@@ -64,12 +62,6 @@ func (t *pg) setup(ctx context.Context, r target.PlanRequest) (_ *setup, err err
 		}
 	}()
 	s := &setup{attempt: a, request: r, moves: map[string][]string{}}
-	if s.able, err = s.abilities(ctx); err != nil {
-		return nil, err
-	}
-	if s.release, err = s.version(ctx); err != nil {
-		return nil, err
-	}
 	if err := s.begin(ctx, r.Account); err != nil {
 		return nil, err
 	}
@@ -94,7 +86,7 @@ func (s *setup) decide(ctx context.Context) error {
 	if err := s.checkShareable(account); err != nil {
 		return err
 	}
-	if ignoresRole(s.release) {
+	if ignoresRole(s.able.release) {
 		return s.refuse("this minor release of PostgreSQL ignores a role's setting \"role\"; update the server first")
 	}
 	name := s.request.Logins[0]
@@ -109,6 +101,9 @@ func (s *setup) decide(ctx context.Context) error {
 	clone, exists, err := s.role(ctx, name)
 	if err != nil {
 		return err
+	}
+	if long := cmp.Or(account.longSetting(), clone.longSetting()); long != "" {
+		return s.refuse("setting %q of the logins has more than %d bytes; reset it", long, maxSetting)
 	}
 	legacy, err := s.hasOwner(ctx, account)
 	switch {
@@ -167,6 +162,7 @@ func (s *setup) wanted() string {
 
 // makeClone plans a new login.
 func (s *setup) makeClone(account role, name, group string) {
+	s.alsoChanges(group)
 	statement := "CREATE ROLE " + quoteIdentifier(name) + " LOGIN INHERIT"
 	if account.limit >= 0 {
 		statement += fmt.Sprintf(" CONNECTION LIMIT %d", account.limit)
@@ -183,7 +179,7 @@ func (s *setup) makeClone(account role, name, group string) {
 		"pg_hba.conf and poolers must let the new login in",
 		noteSession(account.name, name),
 	)
-	if losesRole(s.release) {
+	if losesRole(s.able.release) {
 		s.notes = append(s.notes, noteReset)
 	}
 	if account.limit >= 0 {
@@ -212,7 +208,7 @@ func (s *setup) joinClone(ctx context.Context, account, clone role, group string
 	if err := s.checkShareable(clone); err != nil {
 		return err
 	}
-	has, becomes, err := s.member(ctx, s.release, clone.name, group)
+	has, becomes, err := s.member(ctx, clone.name, group)
 	if err != nil {
 		return err
 	}
@@ -227,10 +223,11 @@ func (s *setup) joinClone(ctx context.Context, account, clone role, group string
 		)
 	}
 	if !has || !becomes {
-		s.shared = append(s.shared, join(group, clone.name, s.release))
+		s.alsoChanges(group)
+		s.shared = append(s.shared, join(group, clone.name, s.able.release))
 	}
 	s.shared = slices.Concat(s.shared, equalized(clone, account), labelledAlike(clone, account))
-	more, err := s.beyond(ctx, s.release, clone, account)
+	more, err := s.beyond(ctx, clone, account)
 	if err != nil {
 		return err
 	}
@@ -256,7 +253,9 @@ func (s *setup) checkUnused(ctx context.Context, clone role, group string) error
 		return failed(s.what, err, s.secrets...)
 	case len(own) > 0:
 		return s.refuse("role %q exists and has %s; name another clone", clone.name, own[0])
-	case others+len(clone.settings)+len(clone.attributes)+len(clone.labels) > 0 || clone.acts != clone.name:
+	case others+len(clone.settings)+len(clone.attributes)+len(clone.labels) > 0,
+		clone.acts != clone.name,
+		clone.stray != "":
 		return s.refuse("role %q exists and has memberships, attributes or settings of its own; name another clone",
 			clone.name)
 	}
@@ -267,6 +266,9 @@ func (s *setup) checkUnused(ctx context.Context, clone role, group string) error
 // something that cannot be moved.
 func (s *setup) move(ctx context.Context, r role, to string) error {
 	own, err := s.belongings(ctx, r)
+	if len(own) > 0 {
+		s.alsoChanges(to)
+	}
 	for _, b := range own {
 		if b.defaults || !b.owned {
 			return s.refuse(
@@ -279,6 +281,13 @@ func (s *setup) move(ctx context.Context, r role, to string) error {
 		s.moveIn(b.database, reassign(r.name, to))
 	}
 	return err
+}
+
+// alsoChanges notes a role that the request may not name, and that gets objects or members.
+func (s *setup) alsoChanges(name string) {
+	if !slices.Contains(s.request.Logins[:], name) && !slices.Contains(s.others, name) {
+		s.others = append(s.others, name)
+	}
 }
 
 func (s *setup) moveIn(database, statement string) {
@@ -295,7 +304,7 @@ func (s *setup) migrate(ctx context.Context, account, clone role, exists bool) e
 	if err != nil {
 		return err
 	}
-	s.renames = true
+	s.renamed = owner.name
 	s.others = append(s.others, owner.name)
 	if s.verifier, err = s.keep(ctx, account); err != nil {
 		return err
@@ -356,11 +365,13 @@ func (s *setup) clone() string {
 	return s.request.Logins[0]
 }
 
-// actingAs returns the roles whose sessions act as a role.
+// actingAs returns the roles whose sessions act as a role. A role that only names it in its setting
+// is not one of them.
 func (s *setup) actingAs(ctx context.Context, name string) ([]string, error) {
 	rows, err := s.conn.Query(ctx, `SELECT r.rolname::text FROM pg_catalog.pg_db_role_setting s
 		JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
-		WHERE s.setdatabase = 0 AND 'role=' || $1 = ANY (s.setconfig) ORDER BY 1`, name)
+		WHERE s.setdatabase = 0 AND 'role=' || $1 = ANY (s.setconfig) AND pg_has_role(r.oid, $1::text::name, $2)
+		ORDER BY 1`, name, s.able.becoming())
 	if err != nil {
 		return nil, failed(s.what, err, s.secrets...)
 	}
@@ -399,7 +410,7 @@ func (s *setup) undo(ctx context.Context, account, clone role, exists bool) erro
 	if !exists {
 		return nil
 	}
-	_, becomes, err := s.member(ctx, s.release, clone.name, account.acts)
+	_, becomes, err := s.member(ctx, clone.name, account.acts)
 	if err != nil {
 		return err
 	}

@@ -41,8 +41,8 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 	if err != nil {
 		return err
 	}
-	renames, err := t.carryOut(ctx, what, p)
-	if err != nil || renames {
+	renamed, err := t.carryOut(ctx, what, p)
+	if err != nil {
 		return err
 	}
 	after, err := t.views(ctx, what, p.Request.Databases, current)
@@ -50,7 +50,11 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 		return err
 	}
 	for database, v := range before {
-		if differ := v.changes(after[database]); len(differ) > 0 {
+		then := after[database]
+		if renamed != "" {
+			v, then = v.called(renamed, current.Account), then.called(renamed, current.Account)
+		}
+		if differ := v.changes(then); len(differ) > 0 {
 			return target.Failed(target.Denied, "", what+" in database "+database+
 				": afterwards "+current.Account+" differs from before in "+listed(differ), current.Secret)
 		}
@@ -58,38 +62,38 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 	return nil
 }
 
-// carryOut reports whether the account acts under another name afterwards.
-func (t *pg) carryOut(ctx context.Context, what string, p target.Plan) (renames bool, err error) {
+// carryOut returns the role, if any, that has the account's name afterwards.
+func (t *pg) carryOut(ctx context.Context, what string, p target.Plan) (renamed string, err error) {
 	s, err := t.setup(ctx, p.Request)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer s.close()
 	s.what = what
 	now := s.plan()
 	if len(now.Steps) == 0 {
-		return false, s.rollback(ctx)
+		return "", s.rollback(ctx)
 	}
 	if was, is := statementsOf(p), statementsOf(now); !slices.Equal(was, is) {
-		return false, s.refuse("the server is not as it was when this was planned; plan again. Planned then: %s; "+
+		return "", s.refuse("the server is not as it was when this was planned; plan again. Planned then: %s; "+
 			"planned now: %s", apart(was, is), apart(is, was))
 	}
 	if s.first {
 		// The moves take the same lock.
 		if err := s.rollback(ctx); err != nil {
-			return false, err
+			return "", err
 		}
 		if err := t.moveAll(ctx, s); err != nil {
-			return false, err
+			return "", err
 		}
 		if err := s.begin(ctx, p.Request.Account); err != nil {
-			return false, err
+			return "", err
 		}
 	}
 	if err := s.runShared(ctx); err != nil || s.first {
-		return false, err
+		return "", err
 	}
-	return s.renames, t.moveAll(ctx, s)
+	return s.renamed, t.moveAll(ctx, s)
 }
 
 // statementsOf returns all statements of a plan, with their databases.

@@ -28,13 +28,10 @@ func (t *pg) Standing(ctx context.Context, account string) (target.Standing, err
 		t.admin.Secret)
 }
 
-// standing reads in a read-only transaction, with a search path that lets no other schema's objects
-// stand for the server's own.
+// standing reads in a read-only transaction.
 func (a *attempt) standing(ctx context.Context, account string) (target.Standing, error) {
-	for _, statement := range []string{"BEGIN READ ONLY", "SET LOCAL search_path = pg_catalog"} {
-		if err := a.run(ctx, statement); err != nil {
-			return target.Standing{}, err
-		}
+	if err := a.reading(ctx); err != nil {
+		return target.Standing{}, err
 	}
 	var s target.Standing
 	// The cast to name truncates the account in the same way as ALTER ROLE truncates its identifier.
@@ -161,19 +158,15 @@ func privileged(roles []reached) string {
 // altersSystem says whether the roles may set one of the server's parameters. PostgreSQL 15 and
 // later can grant that right.
 func (a *attempt) altersSystem(ctx context.Context, roles []reached) (string, error) {
-	var can bool
-	err := a.conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int4 >= 150000").Scan(&can)
-	if err != nil {
-		return "", failed(a.what, err, a.secrets...)
-	}
-	if !can {
+	if a.able.release < 150000 {
 		return "", nil
 	}
+	var can bool
 	names := make([]string, len(roles))
 	for i, r := range roles {
 		names[i] = r.name
 	}
-	err = a.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_parameter_acl p, pg_roles r
+	err := a.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_parameter_acl p, pg_roles r
 		WHERE r.rolname = ANY ($1::text[]) AND has_parameter_privilege(r.oid, p.parname, 'ALTER SYSTEM'))`,
 		names).Scan(&can)
 	if err != nil {

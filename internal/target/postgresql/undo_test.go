@@ -173,8 +173,8 @@ func testProof(t *testing.T, c *cluster) {
 func testBeforeAndAfter(t *testing.T, c *cluster) {
 	tt := c.open(t, c.Addr(), c.role(t, "compares", "LOGIN SUPERUSER"))
 	for name, tc := range map[string]struct{ watches, want string }{
-		"rows of a policy": {`CREATE TABLE %[1]s.t AS SELECT 1 AS n; ALTER TABLE %[1]s.t ENABLE ROW LEVEL SECURITY;
-			GRANT SELECT ON %[1]s.t TO %[1]s;
+		"rows of a policy": {`CREATE TABLE %[1]s.t AS SELECT 1 AS n; ALTER TABLE %[1]s.t ENABLE ROW LEVEL SECURITY,
+				FORCE ROW LEVEL SECURITY, OWNER TO %[1]s;
 			CREATE POLICY p ON %[1]s.t USING (NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '%[1]s_clone'))`, "rows of"},
 		"nothing": {"", ""},
 	} {
