@@ -170,10 +170,10 @@ func windowOf(system target.Target, s target.Strategy) string {
 
 // MayBegin returns an error of a kind that ends the rotation if a check of the account finds that
 // its candidate must not be sent. Without an answer it returns the target's error. A candidate that
-// may have been sent is sent again without a check: what it left at the target, such as a second
+// may have reached the target is sent again without a check: what it left there, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
 func (t *Turn) MayBegin(ctx context.Context, system target.Target) error {
-	if t.Record.Mode == rotation.Reapply || t.Record.Attempt > 0 {
+	if t.Record.Mode == rotation.Reapply || t.Record.MayHaveArrived() {
 		return nil
 	}
 	request, err := t.checkRequest(system)

@@ -289,14 +289,35 @@ func TestClientCertificates(t *testing.T) {
 }
 
 // TestSentIsSentAgain verifies that what an attempt has left at the target keeps no rotation from
-// sending its candidate again.
+// sending its candidate again. An attempt that has met a lock there has left nothing, so the next
+// one is checked as the first one was.
 func TestSentIsSentAgain(t *testing.T) {
 	t.Parallel()
 	left := &memory{}
 	left.says(nil, target.Finding{Code: "second-password", Verdict: target.Impossible, Text: "Two."})
-	turn := &api.Turn{Record: rotation.Record{Attempt: 1}}
+	turn := &api.Turn{Record: rotation.Record{Attempt: 1, Doubtful: true}}
 	if err := turn.MayBegin(t.Context(), left); err != nil || left.asked.Current.Account != "" {
 		t.Errorf("a second attempt is checked: %v", err)
+	}
+	w, m := rotating(t)
+	m.says(nil, target.Finding{Code: "second-password", Verdict: target.Impossible, Text: "Two."})
+	w.inState(t, "db", rotation.Prepared)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+		for _, e := range []rotation.EventKind{rotation.Sending, rotation.Unreached} {
+			r.NextAt = time.Time{}
+			after, err := rotation.Next(*r, rotation.Event{Kind: e, Text: "a lock"}, w.now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			*r = after
+		}
+	})
+	turn, _, err := w.gate.Engine(1).Load(t.Context(), account, "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := turn.MayBegin(t.Context(), m); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
+		t.Errorf("after an attempt that was not sent: %v", err)
 	}
 }
 

@@ -62,8 +62,8 @@ func (a Answer) LoginFailed() bool {
 // NotBegun returns the event of a step that could not be begun, so that nothing was sent. final
 // says that trying again changes nothing.
 //
-// After an attempt nothing is given up without asking the target, and where something may have been
-// sent before, the step is tried again until an operator has fixed what is in its way.
+// Where an attempt may have reached the target, nothing is given up without asking it: the step is
+// tried again until an operator has fixed what is in its way.
 func NotBegun(r Record, a Answer, final bool) Event {
 	e := a.failed()
 	switch r.State.Step() {
@@ -73,7 +73,7 @@ func NotBegun(r Record, a Answer, final bool) Event {
 		}
 	case Send:
 		e.Kind = a.unsent()
-		if final && r.Attempt == 0 {
+		if final && !r.MayHaveArrived() {
 			e.Kind = Impossible
 		}
 	}

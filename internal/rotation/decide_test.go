@@ -122,18 +122,18 @@ func TestNotBegun(t *testing.T) {
 			step == rotation.Expire { // nothing is asked of the target
 			continue
 		}
-		for _, attempt := range []int{0, 1} {
+		for attempt, arrived := range []bool{false, false, true} {
 			for _, final := range []bool{false, true} {
 				want := rotation.Failed
 				switch {
-				case s == rotation.Prepared && final && attempt == 0:
+				case s == rotation.Prepared && final && !arrived:
 					want = rotation.Impossible
 				case s == rotation.Prepared:
 					want = rotation.Denied
 				case step == rotation.Prepare && final:
 					want = rotation.Impossible
 				}
-				r.Attempt = attempt
+				r.Attempt, r.Doubtful = attempt, arrived
 				e := rotation.NotBegun(r, rotation.Answer{Class: target.Denied, Text: "why"}, final)
 				if e.Kind != want || e.Text != "why" {
 					t.Errorf("%s, attempt %d, final %t: %+v; want %s", s, attempt, final, e, want)

@@ -259,6 +259,10 @@ func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
 // Unsent reports whether no candidate of the rotation was sent to the target.
 func (r Record) Unsent() bool { return r.InFlight() && r.Attempt == 0 }
 
+// MayHaveArrived reports whether an attempt with the candidate was accepted by the target, or not
+// answered. It was not if every attempt ended before anything was sent, such as at a lock there.
+func (r Record) MayHaveArrived() bool { return r.Attempt > 0 && r.Doubtful }
+
 // GoesOn reports whether the engine has something left to do for the rotation.
 func (r Record) GoesOn() bool { return r.InFlight() && r.State != Quarantined }
 

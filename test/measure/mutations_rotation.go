@@ -225,6 +225,14 @@ var rotationMutations = []mutation{
 		test: "TestMayBegin",
 	},
 	{
+		name: "an attempt that was not sent lets the next one skip the check",
+		file: "internal/rotation/states.go",
+		old:  "r.Attempt > 0 && r.Doubtful }",
+		new:  "r.Attempt > 0 }",
+		pkg:  "internal/api",
+		test: "TestSentIsSentAgain",
+	},
+	{
 		name: "a candidate is sent although a check finds something in the way",
 		file: "internal/api/rotation_check.go",
 		old:  "t.Secret.Settings().Consents); !ok {",
