@@ -19,6 +19,14 @@ var sshMutations = []mutation{
 		test: "TestSecondFile",
 	},
 	{
+		name: "a pipe in place of a list of keys keeps a rotation waiting",
+		file: "internal/target/ssh/script.go",
+		old:  "if [ ! -f \"$file\" ]; then\n  if [ \"$action\"",
+		new:  "if [ ! -e \"$file\" ]; then\n  if [ \"$action\"",
+		pkg:  "internal/target/ssh",
+		test: "TestFilesOfTheAccount",
+	},
+	{
 		name: "a removed key is not tried",
 		file: "internal/target/ssh/ssh.go",
 		old:  "return h.shutOut(ctx, c.Old)",

@@ -35,7 +35,7 @@ fi
 
 // tools fails where a program is missing that every change of keys uses.
 const tools = `
-for tool in awk cat cmp cp dirname grep id ls mktemp mv; do
+for tool in awk cat cmp cp dirname grep head id ls mktemp mv; do
   command -v "$tool" >/dev/null 2>&1 || fail "the host has no $tool"
 done
 `
@@ -180,9 +180,9 @@ func (h *host) checkFile(
 
 // tryFile prints a list of keys that a change could replace.
 const tryFile = `
-if [ -e "$file" ]; then
-  [ -f "$file" ] && [ -r "$file" ] || fail "$file is not a file that can be read"
-  if grep -qF -- "$blob" "$file"; then
+if [ -f "$file" ]; then
+  readable
+  if bounded grep -qF -- "$blob" "$file"; then
     [ -w "$dir" ] || fail "$dir cannot be written"
     own
     for each in "$file" "$dir"; do
@@ -191,8 +191,7 @@ if [ -e "$file" ]; then
       esac
     done
   fi
-  cat -- "$file" || fail "$file cannot be read"
-fi
+  ` + printFile + `fi
 `
 
 // checkOptions reports the options of the lines of a key.

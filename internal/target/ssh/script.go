@@ -86,8 +86,22 @@ func script(body string, parameters ...string) string {
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// locate sets file.
+// keysBytes is how many bytes a list of keys may have.
+const keysBytes = "2097152"
+
+// locate sets file, and defines how it is read. The account may have made it: sshd ignores what is
+// not a regular file, a large one is refused, and one that becomes a pipe meanwhile does not keep
+// a process waiting.
 const locate = `
+limit=` + keysBytes + `
+bounded() {
+  if timeout 1 true 2>/dev/null; then timeout 20 "$@"; else "$@"; fi
+}
+readable() {
+  [ -r "$file" ] || fail "$file cannot be read"
+  size=$(ls -Llnd -- "$file" | awk '{ print $5 }')
+  [ "${size:-0}" -le $limit ] || fail "$file has more than $limit bytes"
+}
 case $file in
 /*) ;;
 *)
@@ -97,7 +111,11 @@ case $file in
   *) fail "account $account does not exist, or has no home directory" ;;
   esac ;;
 esac
-if [ -h "$file" ]; then file=$(readlink -f -- "$file") || fail "$file is a link to nowhere"; fi
+if [ -h "$file" ]; then
+  if to=$(readlink -f -- "$file"); then file=$to
+  elif [ -e "$file" ]; then fail "$file is a link that cannot be followed"
+  fi
+fi
 dir=$(dirname -- "$file")
 `
 
@@ -148,12 +166,13 @@ const findKey = `
 // "remove" removes each line of the old key. It prints how many lines of the old key and of the new
 // key there are before.
 const editBody = own + locate + `
-if [ ! -e "$file" ]; then
+if [ ! -f "$file" ]; then
   if [ "$action" != append ]; then echo "0 0"; echo; echo ` + done + `; exit 0; fi
+  [ ! -e "$file" ] || fail "$file is not a regular file"
   [ -d "$dir" ] || mkdir -p -- "$dir" || fail "$dir cannot be created"
   (set -C; : >"$file") 2>/dev/null || [ -e "$file" ] || fail "$file cannot be created"
 fi
-[ -f "$file" ] && [ -r "$file" ] || fail "$file is not a file that can be read"
+readable
 if command -v flock >/dev/null 2>&1; then
   exec 9<"$dir" && flock -w 10 9 || fail "$dir is locked by another program"
 fi
@@ -166,7 +185,7 @@ while :; do
   rm -f -- "$seen" "$new" "$counts"
   seen=$(mktemp "$file.keyturn.XXXXXX") && new=$(mktemp "$file.keyturn.XXXXXX") &&
     counts=$(mktemp "$file.keyturn.XXXXXX") || fail "$dir cannot be written"
-  cp -p -- "$file" "$seen" && cp -p -- "$seen" "$new" || fail "$file cannot be copied"
+  bounded cp -p -- "$file" "$seen" && cp -p -- "$seen" "$new" || fail "$file cannot be copied"
   readonly=
   [ -w "$new" ] || { readonly=yes; chmod u+w -- "$new"; }
   ACTION=$action OPTIONS=$options LINE=$line TYPE=$type BLOB=$blob \
@@ -200,7 +219,7 @@ while :; do
   esac
   own
   [ -z "$readonly" ] || chmod u-w -- "$new" || fail "$new cannot be changed"
-  cmp -s -- "$file" "$seen" || continue
+  bounded cmp -s -- "$file" "$seen" || continue
   sync -- "$new" 2>/dev/null
   mv -f -- "$new" "$file" || fail "$file cannot be replaced"
   sync -- "$dir" 2>/dev/null
@@ -236,8 +255,12 @@ func (e edit) script(path, account string) string {
 	)
 }
 
-// readKeys prints a list of keys.
+// printFile prints a list of keys.
+const printFile = `bounded head -c "$limit" -- "$file" || fail "$file cannot be read"
+`
+
+// readKeys prints a list of keys; one that sshd ignores is empty.
 func readKeys(path, account string) string {
-	read := locate + `if [ -e "$file" ]; then cat -- "$file" || fail "$file cannot be read"; fi` + "\n"
+	read := locate + "if [ -f \"$file\" ]; then\nreadable\n" + printFile + "fi\n"
 	return script(read, "file", path, "account", account)
 }

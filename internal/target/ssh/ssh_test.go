@@ -422,7 +422,7 @@ func testUnfitAccounts(t *testing.T, s *servers.SSH) {
 	path := filepath.Join(a.Home, ".ssh", "authorized_keys")
 	targettest.Must(t, os.Remove(path))
 	targettest.Must(t, os.Mkdir(path, 0o700))
-	targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, damaged)), target.Denied, "is not a file")
+	targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, damaged)), target.Denied, "is in none of")
 	targettest.Must(t, os.Remove(path))
 	targettest.Must(t, os.Chown(filepath.Dir(path), 0, 0))
 	targettest.Expect(t, tt.Apply(targettest.Within(t), change(t, tt, damaged)), target.Denied, "authorized_keys")
