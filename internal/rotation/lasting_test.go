@@ -292,3 +292,18 @@ func TestHurry(t *testing.T) {
 		t.Error("a grace period is hurried")
 	}
 }
+
+// TestFirstFailureHasAdvice verifies that an operator learns what to do from the first answer that
+// stops a rotation: a refusal is tried again after a minute, and ends it after ten.
+func TestFirstFailureHasAdvice(t *testing.T) {
+	t.Parallel()
+	for _, class := range []target.Class{target.Denied, target.Unreachable, target.Rejected} {
+		r := record(rotation.Prepared)
+		r.Attempt = 0
+		e, _ := rotation.Before(rotation.Answer{Class: class, Text: "no"})
+		r, err := rotation.Next(r, e, noon)
+		if err != nil || !strings.Contains(r.Advice(), "keyturn rotation cancel") {
+			t.Errorf("%s: the advice is %q, %v", class, r.Advice(), err)
+		}
+	}
+}

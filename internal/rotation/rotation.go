@@ -351,7 +351,7 @@ func (r Record) Advice() string {
 		return "ListSecretConsumers with Behind lists the consumers that hold another version. EndRotationGrace " +
 			"(keyturn rotation end-grace) retires the previous credential although they hold it; UndoRotation (keyturn " +
 			"rotation undo) makes it current again."
-	case r.InFlight() && (r.Failures > 2 || r.Rejections > 0):
+	case r.InFlight() && r.Failures+r.Rejections > 0: // the next try may be minutes away
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
 			"reached, that its administrator may change the account, and that applications can log in. RepairRotation " +
 			"(keyturn rotation repair) with RepairAction probe asks the target again now. " + r.State.WayOut()

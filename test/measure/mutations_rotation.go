@@ -397,4 +397,12 @@ var rotationMutations = []mutation{
 		pkg:  "internal/target/mysql",
 		test: "TestCanonicalAccount",
 	},
+	{
+		name: "the first failure of a rotation has no advice",
+		file: "internal/rotation/rotation.go",
+		old:  "r.Failures+r.Rejections > 0:",
+		new:  "r.Failures > 2 || r.Rejections > 0:",
+		pkg:  "internal/rotation",
+		test: "TestFirstFailureHasAdvice",
+	},
 }
