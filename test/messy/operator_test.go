@@ -35,8 +35,8 @@ var operation = regexp.MustCompile(`(Cancel|Undo|Repair)Rotation|EndRotationGrac
 // patience is how long an operator repeats what the advice of a state names.
 const patience = 4 * stuck
 
-// follow does what the advice of a rotation that lasts names, as an operator would who repeats it
-// for a while. It reports whether the rotation has ended.
+// follow does what the advice of a rotation that lasts names, as an operator would who tries one
+// command after another for a while. It reports whether the rotation has ended.
 func (f *performance) follow(what string, r *kms.DescribeRotationResponse) (*kms.DescribeRotationResponse, bool) {
 	f.t.Helper()
 	f.count("lasting", 1)
@@ -45,7 +45,8 @@ func (f *performance) follow(what string, r *kms.DescribeRotationResponse) (*kms
 	var refused error
 	ended := false
 	for deadline := time.Now().Add(patience); !ended && time.Now().Before(deadline); {
-		if name := operation.FindString(r.Advice); name != "" {
+		if names := operation.FindAllString(r.Advice, -1); len(names) > 0 {
+			name := names[len(advised)%len(names)]
 			advised = append(advised, name)
 			refused = operations[name](f, r)
 		}

@@ -45,8 +45,10 @@ func TestPostgreSQLFirstMinor(t *testing.T) {
 	playPostgres(t, "messy_postgresql_17_0", servers.PostgresVersions[0])
 }
 
-// postgresHBA says who comes in from where, by groups of roles.
+// postgresHBA says who comes in from where, by groups of roles. The administrators come first: with
+// the ADMIN option on an account they are members of its groups, so those lines would apply to them.
 var postgresHBA = []string{
+	"host all rotator,reader,blind 127.0.0.1/32 md5",
 	"host all +elsewhere 127.0.0.2/32 md5",
 	"host all +elsewhere 0.0.0.0/0 reject",
 	"hostssl all +encrypted 127.0.0.1/32 md5",
