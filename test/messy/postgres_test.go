@@ -46,7 +46,7 @@ func TestPostgreSQLFirstMinor(t *testing.T) {
 }
 
 // postgresHBA says who comes in from where, by groups of roles. The administrators come first: with
-// the ADMIN option on an account they are members of its groups, so those lines would apply to them.
+// the ADMIN option on an account they are members of its groups, so those lines apply to them, too.
 var postgresHBA = []string{
 	"host all rotator,reader,blind 127.0.0.1/32 md5",
 	"host all +elsewhere 127.0.0.2/32 md5",

@@ -152,7 +152,8 @@ func (k *check) limits(ctx context.Context, r role, only []target.Strategy) erro
 	return nil
 }
 
-// mayConnect reports a database that the application cannot open.
+// mayConnect reports a database that the application cannot open. With two logins, only a session
+// shows that applications can use the other one.
 func (k *check) mayConnect(ctx context.Context, r role, only []target.Strategy) error {
 	database := k.t.database()
 	var open, permitted bool
@@ -167,12 +168,19 @@ func (k *check) mayConnect(ctx context.Context, r role, only []target.Strategy) 
 	case err != nil:
 		return failed(k.what, err, k.secrets...)
 	case !open, !permitted:
-		f.Code, f.Verdict = "database-denied", target.Note
+		f.Code, f.Verdict, f.Strategies = "database-denied", target.Impossible, double
+		f.Text = fmt.Sprintf("Role %q may not connect to database %q, so no session there shows that the other login works.",
+			r.name, database)
+		f.Fix = "Set the database that the application opens (keyturn rotation configure --login-database)."
+		k.found(f)
+		if only != nil {
+			return nil
+		}
+		f.Verdict, f.Strategies = target.Note, single
 		f.Text = fmt.Sprintf(
 			"Role %q may not connect to database %q, so no login there is of use; the refusal proves the password.",
 			r.name, database,
 		)
-		f.Fix = "Set the database that the application opens (keyturn rotation configure --login-database)."
 	default:
 		return nil
 	}

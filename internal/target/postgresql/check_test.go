@@ -12,6 +12,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +57,7 @@ func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
 		{"VALID UNTIL '2001-01-01'", "expired impossible", "VALID UNTIL 'infinity'", target.Login{}},
 		{"CONNECTION LIMIT 0", "connection-limit note", "proves the password", target.Login{}},
 		{"PASSWORD NULL", "no-password impossible", "has no password", target.Login{}},
-		{"INHERIT", "database-denied note", "may not connect", target.Login{Database: "refuses"}},
+		{"INHERIT", "database-denied impossible, database-denied note", "may not connect", target.Login{Database: "refuses"}},
 		{"INHERIT", "no-such-database impossible", "no database", target.Login{Database: "nowhere"}},
 	} {
 		who := c.account(t)
@@ -107,7 +109,8 @@ func (c *cluster) stored(t *testing.T, account string) string {
 	return c.read(t, "SELECT COALESCE(rolpassword, '') FROM pg_authid WHERE rolname = $1", account)
 }
 
-// testForm verifies that a rotation keeps how a password is stored, unless the operator agrees.
+// testForm verifies that a rotation keeps how the password in use is stored, unless the operator
+// agrees. The other login has a password that is stored in another form.
 func testForm(t *testing.T, c *cluster, reader, blind target.Credential) {
 	for _, s := range postgresql.Kind().Strategies {
 		for name, tc := range map[string]struct {
@@ -132,9 +135,6 @@ func testForm(t *testing.T, c *cluster, reader, blind target.Credential) {
 			} else {
 				c.exec(t, "ALTER ROLE "+id(change.Old.Account)+" PASSWORD '"+
 					strings.Replace(c.stored(t, change.Old.Account), "$4096:", "$4321:", 1)+"'")
-			}
-			if s == target.Double {
-				c.alter(t, change.New, "PASSWORD NULL")
 			}
 			targettest.Must(t, tt.Apply(targettest.Within(t), change))
 			targettest.Must(t, tt.Apply(targettest.Within(t), change))
@@ -227,6 +227,38 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	if got, text := findings(t, tt, ask); got != "unequal-logins needs-consent" {
 		t.Errorf("a role with a grant of its own: %s: %s", got, text)
 	}
+}
+
+// testNamed verifies that a line of pg_hba.conf that lets in only one of two logins is found.
+func testNamed(t *testing.T, c *cluster, _, _ target.Credential) {
+	tt := c.open(t, c.Addr(), c.role(t, "named_admin", "LOGIN SUPERUSER"))
+	app := c.role(t, "named", "LOGIN")
+	c.exec(t, "CREATE ROLE named_clone LOGIN IN ROLE named; ALTER ROLE named_clone SET role = 'named'")
+	for lines, want := range map[string]string{
+		"host all all 127.0.0.1/32 scram-sha-256":                                       "",
+		"host all named 127.0.0.1/32 scram-sha-256":                                     "hba-names-account impossible",
+		"host all +named 127.0.0.1/32 scram-sha-256":                                    "",
+		"host all named,named_clone 127.0.0.1/32 scram-sha-256":                         "",
+		"host all named 10.0.0.0/8 reject\nhost all all 127.0.0.1/32 scram-sha-256":     "",
+		"host all named 127.0.0.1/32 trust\nhost all +named 127.0.0.1/32 scram-sha-256": "hba-names-account note",
+	} {
+		// The view shows the file. The server does not load it again, so other tests see nothing of it.
+		c.writeHBA(t, "local all "+sandbox.PostgresAdmin+" trust\n"+lines+"\n")
+		got, text := findings(t, tt, target.CheckRequest{Current: app, Partner: "named_clone"})
+		if got != want || want != "" && !strings.Contains(text, "Line 2 of pg_hba.conf lets named in and not named_clone.") {
+			t.Errorf("%s: %s: %s; want %s", lines, got, text, want)
+		}
+	}
+}
+
+// writeHBA writes pg_hba.conf until the end of the test.
+func (c *cluster) writeHBA(t *testing.T, text string) {
+	t.Helper()
+	path := filepath.Join(c.Data(), "pg_hba.conf")
+	before, err := os.ReadFile(path)
+	targettest.Must(t, err)
+	t.Cleanup(func() { targettest.Must(t, os.WriteFile(path, before, 0o600)) })
+	targettest.Must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // testLogin verifies that logins are made as the application makes them.

@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
 	"crypto/md5"
 	"encoding/hex"
@@ -29,8 +30,8 @@ func formOf(stored string) (f form, known bool) {
 	return form{iterations: iterations}, ok
 }
 
-// form returns the form that the new password gets: as the role's password, or, for a role without
-// one, as the credential in use, which belongs to the same application. same reports that the role
+// form returns the form that the new password gets: as the credential in use, which the same
+// application has, or, where that has none, as the role's own password. same reports that the role
 // has the new password already.
 func (a *attempt) form(ctx context.Context, c target.Change) (kept form, same bool, err error) {
 	kept.iterations = a.able.iterations
@@ -42,10 +43,12 @@ func (a *attempt) form(ctx context.Context, c target.Change) (kept form, same bo
 		if same, _ = matches(stored, c.New.Account, c.New.Secret); same {
 			return kept, true, nil
 		}
-		if stored == "" && c.Old.Account != c.New.Account {
-			if stored, err = a.storedIfAny(ctx, c.Old.Account); err != nil {
+		if c.Old.Account != c.New.Account {
+			used, err := a.storedIfAny(ctx, c.Old.Account)
+			if err != nil {
 				return kept, false, err
 			}
+			stored = cmp.Or(used, stored)
 		}
 		if found, known := formOf(stored); known {
 			kept = found

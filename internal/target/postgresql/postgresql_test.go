@@ -234,6 +234,7 @@ func TestPostgreSQL(t *testing.T) {
 			"iterations":                 testIterations,
 			"check":                      testCheck,
 			"check of two logins":        testCheckPair,
+			"check of pg_hba.conf":       testNamed,
 			"form":                       testForm,
 			"login":                      testLogin,
 			"retired by hand":            testRetireOther,
