@@ -191,7 +191,7 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 		return r.notReverted(e), true
 	case Failed:
 		if e.Answered && r.Failures+1 >= MaxUndecided {
-			return r.notReverted(e), true
+			return r.deniedRevert(e), true
 		}
 		why := r.Reason
 		r = r.later(e, now)
@@ -220,6 +220,15 @@ func (r Record) notReverted(e Event) Record {
 		what = "The target does not take the previous credential back: "
 	}
 	r.Reason = what + e.Text
+	return r
+}
+
+// deniedRevert is notReverted where the target denies what the administrator asks for. An attempt
+// without an answer may have restored the base, so the target is asked which one it accepts.
+func (r Record) deniedRevert(e Event) Record {
+	if r = r.notReverted(e); r.State == Verified {
+		r.State = Unknown
+	}
 	return r
 }
 
