@@ -233,6 +233,14 @@ var postgresqlMutations = []mutation{
 		test: "TestPostgreSQL",
 	},
 	{
+		name: "a check does not see that the administrator of PostgreSQL lacks the ADMIN option",
+		file: "internal/target/postgresql/check.go",
+		old:  "pg_has_role(oid, $1::oid, 'MEMBER WITH ADMIN OPTION')",
+		new:  "$1::oid IS NOT NULL",
+		pkg:  "internal/target/postgresql",
+		test: "TestVersions",
+	},
+	{
 		name: "PostgreSQL changes to SCRAM without consent",
 		file: "internal/target/postgresql/form.go",
 		old:  "if kept.md5 && slices.Contains(a.t.consent, consentSCRAM) {",

@@ -98,10 +98,42 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 		f.Fix = "Run " + alter + " VALID UNTIL 'infinity'."
 		k.found(f)
 	}
+	if err := k.mayAlter(ctx, r, only); err != nil {
+		return r, err
+	}
 	if err := k.limits(ctx, r, only); err != nil {
 		return r, err
 	}
 	return r, k.mayConnect(ctx, r, only)
+}
+
+// mayAlter reports a role whose password the administrator may not change.
+func (k *check) mayAlter(ctx context.Context, r role, only []target.Strategy) error {
+	var may bool
+	var admin string
+	err := k.conn.QueryRow(ctx, `SELECT rolname::text, rolsuper OR rolcreaterole AND NOT $2::bool AND
+			($3::int4 < 160000 OR pg_has_role(oid, $1::oid, 'MEMBER WITH ADMIN OPTION'))
+		FROM pg_roles WHERE rolname = current_user`, r.oid, r.super, k.able.release).Scan(&admin, &may)
+	if err != nil || may {
+		return asFailed(k.attempt, err)
+	}
+	fix := "ALTER ROLE " + quoteIdentifier(admin) + " CREATEROLE"
+	if k.able.release >= 160000 {
+		fix += "; GRANT " + quoteIdentifier(r.name) + " TO " + quoteIdentifier(admin) +
+			" WITH ADMIN OPTION, INHERIT FALSE, SET FALSE"
+	}
+	if r.super {
+		fix = "ALTER ROLE " + quoteIdentifier(r.name) + " NOSUPERUSER"
+	}
+	k.found(target.Finding{
+		Code:       "may-not-alter",
+		Verdict:    target.Impossible,
+		Strategies: only,
+		Account:    r.name,
+		Text:       fmt.Sprintf("The administrator %q may not change the password of role %q.", admin, r.name),
+		Fix:        "Run " + fix + ".",
+	})
+	return nil
 }
 
 // withoutEffect reports a setting "role" that the server ignores. One that names the other login is

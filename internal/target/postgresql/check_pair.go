@@ -38,12 +38,12 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	if clone.acts == acts && losesRole(k.able.release) {
 		k.found(target.Finding{
 			Code:       "role-reset",
-			Verdict:    consentIf(acts == account.name),
+			Verdict:    target.NeedsConsent,
 			Strategies: double,
 			Account:    clone.name,
 			Text:       "Sessions of " + clone.name + " act as " + acts + "; " + noteReset + ".",
 			Fix:        "Update the server to its newest minor release.",
-			Consent:    map[bool]string{true: consentReset}[acts == account.name],
+			Consent:    consentReset,
 		})
 	}
 	if clone.acts != acts {
@@ -87,14 +87,6 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 		return err
 	}
 	return k.session(ctx, clone.name)
-}
-
-// consentIf returns the verdict on something that a rotation changes only if new is true.
-func consentIf(changes bool) target.Verdict {
-	if changes {
-		return target.NeedsConsent
-	}
-	return target.Note
 }
 
 func (k *check) unequal(account, text, fix string) {

@@ -229,6 +229,28 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	}
 }
 
+// testMayAlter verifies that a role is found whose password the administrator may not change, and
+// that the statement in the finding repairs it.
+func testMayAlter(t *testing.T, c *cluster, reader, _ target.Credential) {
+	plain := c.role(t, "plain_admin", "LOGIN")
+	who := c.role(t, "alterable", "LOGIN")
+	ask := target.CheckRequest{Current: who}
+	tt := c.open(t, c.Addr(), plain)
+	got, text := findings(t, tt, ask)
+	_, statements, _ := strings.Cut(text, "Run ")
+	if got != "may-not-alter impossible" || !strings.Contains(text, `"plain_admin" may not change`) {
+		t.Fatalf("an administrator without CREATEROLE: %s: %s", got, text)
+	}
+	c.exec(t, strings.TrimSuffix(strings.TrimSpace(statements), "."))
+	if got, text := findings(t, tt, ask); got != "" {
+		t.Errorf("repaired: %s: %s", got, text)
+	}
+	super := target.CheckRequest{Current: c.role(t, "too_high", "LOGIN SUPERUSER")}
+	if got, text := findings(t, c.open(t, c.Addr(), reader), super); got != "may-not-alter impossible" {
+		t.Errorf("a superuser: %s: %s", got, text)
+	}
+}
+
 // testNamed verifies that a line of pg_hba.conf that lets in only one of two logins is found.
 func testNamed(t *testing.T, c *cluster, _, _ target.Credential) {
 	tt := c.open(t, c.Addr(), c.role(t, "named_admin", "LOGIN SUPERUSER"))

@@ -235,6 +235,7 @@ func TestPostgreSQL(t *testing.T) {
 			"check":                      testCheck,
 			"check of two logins":        testCheckPair,
 			"check of pg_hba.conf":       testNamed,
+			"check of the administrator": testMayAlter,
 			"form":                       testForm,
 			"login":                      testLogin,
 			"retired by hand":            testRetireOther,

@@ -50,6 +50,7 @@ func TestVersions(t *testing.T) {
 				t.Run("proof", func(t *testing.T) { testProof(t, c) })
 				t.Run("before and after", func(t *testing.T) { testBeforeAndAfter(t, c) })
 				t.Run("check of two logins", func(t *testing.T) { testCheckPair(t, c, reader, blind) })
+				t.Run("check of the administrator", func(t *testing.T) { testMayAlter(t, c, reader, blind) })
 			}
 		})
 	}
