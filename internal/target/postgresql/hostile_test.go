@@ -67,7 +67,8 @@ BEGIN
 		EXECUTE format('CREATE DOMAIN evil.%I AS pg_catalog.%I CHECK (evil.seen())', o.t, o.t);
 	END LOOP;
 END $do$;
-CREATE TABLE public.bait (n pg_catalog.int4); ALTER TABLE public.bait ENABLE ROW LEVEL SECURITY;
+CREATE TABLE public.bait (n pg_catalog.int4); INSERT INTO public.bait VALUES (1);
+ALTER TABLE public.bait ENABLE ROW LEVEL SECURITY;
 CREATE POLICY bait ON public.bait USING (evil.seen()); GRANT SELECT ON public.bait TO PUBLIC;
 ALTER DATABASE shop SET role = 'mal';
 ALTER DATABASE shop SET standard_conforming_strings = off;
