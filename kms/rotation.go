@@ -89,6 +89,10 @@ type EmergencyRotationRequest struct {
 	VersionID string `kms:"VersionId,required,min=1,max=64,pattern=name"`
 	// DryRun changes nothing: the answer says who holds a credential that would stop working.
 	DryRun bool `kms:"DryRun,default=false"`
+	// AgreeToFindings agrees, for this rotation, to all findings of a check that need a consent.
+	// Without it a call is refused while a consent is missing. A finding that appears afterwards does
+	// not stop the rotation: the holder of a leaked credential may have made it.
+	AgreeToFindings bool `kms:"AgreeToFindings,default=false"`
 }
 
 // EmergencyRotationResponse answers EmergencyRotation. All but the first three are of a dry run.
@@ -109,7 +113,9 @@ type EmergencyRotationResponse struct {
 	// days are not known at all.
 	Unknown      []SecretConsumer `kms:"Unknown,list=Consumer,omitempty"`
 	UnknownCount int              `kms:"UnknownCount,omitempty"`
-	RequestID    string           `kms:"RequestId"`
+	// Findings are those of a check that need a consent which the secret does not have.
+	Findings  []RotationFinding `kms:"Findings,list=Finding,omitempty"`
+	RequestID string            `kms:"RequestId"`
 }
 
 // SecretNameRequest names a secret.

@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -35,7 +36,8 @@ func emergencyRotation(
 	if err != nil {
 		return nil, err
 	}
-	if err := c.refuseUnsafe(ctx, in.SecretName, q.ID); err != nil {
+	unagreed, err := c.refuseUnsafe(ctx, in.SecretName, q.ID, in.DryRun || in.AgreeToFindings)
+	if err != nil {
 		return nil, err
 	}
 	if !in.DryRun {
@@ -51,40 +53,49 @@ func emergencyRotation(
 		DryRun:     in.DryRun,
 	}
 	if in.DryRun {
+		if len(unagreed) > 0 {
+			out.Findings = shownFindings(unagreed, nil)
+		}
 		err = c.breaking(ctx, out)
 	}
 	return out, err
 }
 
-// refuseUnsafe refuses a rotation whose candidate the engine would not send, because a check finds
-// something impossible or a consent that is missing. It asks the target and makes no login. Without
-// an answer it refuses nothing: the engine asks again before it sends. What has left its marks at
-// the target is not judged by them.
-func (c *Call) refuseUnsafe(ctx context.Context, name, id string) error {
+// refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed, a
+// consent that is missing; it returns the findings that lack one. It asks the target and makes no
+// login. Without an answer it refuses nothing: the engine asks again before it sends. What has left
+// its marks at the target is not judged by them.
+func (c *Call) refuseUnsafe(ctx context.Context, name, id string, agreed bool) (unagreed []target.Finding, err error) {
 	s, r, err := c.rotated(c.Snapshot, name)
 	if err != nil || s.TargetName() == secret.OwnUsers || r.InFlight() && !r.Unsent() {
-		return err
+		return nil, err
 	}
 	if repeated, err := isRepeated(s, r, id); repeated || err != nil {
-		return err
+		return nil, err
 	}
 	t, ok, err := c.Snapshot.Target(s.Account, s.TargetName())
 	if err != nil || !ok || !s.BoundTo(t.ID) {
-		return err
+		return nil, err
 	}
 	k, err := c.inspection(s, r, t)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = k.system.Close() }() // nothing was changed
 	bounded, ended := c.concealing(ctx, t, standingWait)
 	k.account(bounded)
 	ended(k.silence)
-	if reason, ok := rotation.MayBegin(k.check.Findings, k.method.strategy, s.Settings().Consents); !ok {
-		return fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s shows "+
-			"all findings, and the command that agrees to them.", s.Name, reason, s.Name)
+	strategy, consents := k.method.strategy, s.Settings().Consents
+	unagreed, serious := rotation.Unagreed(k.check.Findings, strategy, consents)
+	if !agreed {
+		serious = k.check.Findings
 	}
-	return nil
+	if reason, ok := rotation.MayBegin(serious, strategy, consents); !ok {
+		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s "+
+			"shows all findings. AgreeToFindings (keyturn rotation emergency) agrees to those that need a consent.",
+			s.Name, reason, s.Name)
+	}
+	return unagreed, nil
 }
 
 // mostBroken is how many consumers a dry run names of each sort.

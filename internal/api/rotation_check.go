@@ -172,22 +172,29 @@ func windowOf(system target.Target, s target.Strategy) string {
 // its candidate must not be sent. Without an answer it returns the target's error. A candidate that
 // may have reached the target is sent again without a check: what it left there, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
-func (t *Turn) MayBegin(ctx context.Context, system target.Target) error {
+// An emergency does not wait for consents; overridden says in words which of them are missing.
+func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden string, err error) {
 	if t.Record.Mode == rotation.Reapply || t.Record.MayHaveArrived() {
-		return nil
+		return "", nil
 	}
 	request, err := t.checkRequest(system)
 	if err != nil {
-		return err
+		return "", err
 	}
 	findings, err := target.CheckAccount(ctx, system, request)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if reason, ok := rotation.MayBegin(findings, t.Record.Strategy, t.Secret.Settings().Consents); !ok {
-		return fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.", reason, t.Secret.Name)
+	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
+	if t.Record.Trigger == rotation.Emergency {
+		var unagreed []target.Finding
+		unagreed, findings = rotation.Unagreed(findings, strategy, consents)
+		overridden = rotation.Overridden(unagreed)
 	}
-	return nil
+	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
+		return "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.", reason, t.Secret.Name)
+	}
+	return overridden, nil
 }
 
 // checkRequest returns what a check before a candidate is sent asks.

@@ -296,7 +296,7 @@ func TestSentIsSentAgain(t *testing.T) {
 	left := &memory{}
 	left.says(nil, target.Finding{Code: "second-password", Verdict: target.Impossible, Text: "Two."})
 	turn := &api.Turn{Record: rotation.Record{Attempt: 1, Doubtful: true}}
-	if err := turn.MayBegin(t.Context(), left); err != nil || left.asked.Current.Account != "" {
+	if _, err := turn.MayBegin(t.Context(), left); err != nil || left.asked.Current.Account != "" {
 		t.Errorf("a second attempt is checked: %v", err)
 	}
 	w, m := rotating(t)
@@ -316,7 +316,7 @@ func TestSentIsSentAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := turn.MayBegin(t.Context(), m); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
+	if _, err := turn.MayBegin(t.Context(), m); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
 		t.Errorf("after an attempt that was not sent: %v", err)
 	}
 }
@@ -338,7 +338,8 @@ func TestMayBegin(t *testing.T) {
 		if err != nil || !ok {
 			t.Fatalf("load: %v, %v", ok, err)
 		}
-		return turn.MayBegin(t.Context(), m)
+		_, err = turn.MayBegin(t.Context(), m)
+		return err
 	}
 	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse || !strings.Contains(err.Error(), "add plugin to") {
 		t.Errorf("without consent: %v", err)
@@ -365,9 +366,10 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 		Text:    "It changes.",
 		Consent: "change-plugin",
 	})
-	for _, dry := range []string{"true", "false"} {
-		w.refused(t, "Rejected.ResourceInUse", "add change-plugin to the consents", "EmergencyRotation",
-			append(emergency, "DryRun", dry)...)
+	w.refused(t, "Rejected.ResourceInUse", "add change-plugin to the consents", "EmergencyRotation", emergency...)
+	dry := w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...).(*kms.EmergencyRotationResponse)
+	if len(dry.Findings) != 1 || dry.Findings[0].Consent != "change-plugin" {
+		t.Errorf("a dry run lists %+v", dry.Findings)
 	}
 	if r := w.record(t, "db"); r.InFlight() || m.logins("app") != 0 {
 		t.Errorf("after a refusal: state %s, %d logins", r.State, m.logins("app"))
@@ -394,6 +396,42 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 	m.down = true
 	m.mu.Unlock()
 	w.must(t, "EmergencyRotation", emergency...) // repeated: the target is not asked
+}
+
+// TestEmergencyAgrees verifies that a request can agree to what needs a consent, that the engine
+// then sends the candidate whatever consent is missing, and that nothing agrees to what is
+// impossible.
+func TestEmergencyAgrees(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	agreed := []string{"SecretName", "db", "VersionId", "e1", "AgreeToFindings", "true"}
+	m.says(nil, target.Finding{Code: "duplicate", Verdict: target.Impossible, Text: "Two."})
+	w.refused(t, "Rejected.ResourceInUse", "Two.", "EmergencyRotation", agreed...)
+	m.says(nil, target.Finding{
+		Code: "plugin", Verdict: target.NeedsConsent, Account: "app", Text: "It changes.", Consent: "plugin",
+	})
+	w.must(t, "EmergencyRotation", agreed...)
+	w.inState(t, "db", rotation.Prepared)
+	may := func(trigger rotation.Trigger) (string, error) {
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+			r.Mode, r.Strategy, r.Trigger = rotation.Rotate, target.Single, trigger
+		})
+		turn, _, err := w.gate.Engine(1).Load(t.Context(), account, "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return turn.MayBegin(t.Context(), m)
+	}
+	if text, err := may(rotation.Emergency); err != nil || !strings.Contains(text, "plugin of app") {
+		t.Errorf("an emergency: %q, %v", text, err)
+	}
+	if _, err := may(rotation.Manual); fault.KindOf(err) != fault.InUse {
+		t.Errorf("a rotation: %v", err)
+	}
+	m.says(nil, target.Finding{Code: "duplicate", Verdict: target.Impossible, Text: "Two."})
+	if _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
+		t.Errorf("an emergency with what is impossible: %v", err)
+	}
 }
 
 // TestTargetKeepsLogins verifies that a target is not changed in a way that leaves the application

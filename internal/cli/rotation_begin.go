@@ -60,7 +60,7 @@ func (c *rotationRehearse) Run(e *env) error {
 
 type rotationEmergency struct {
 	begin
-	Yes bool `help:"Do not ask." short:"y"`
+	Yes bool `help:"Do not ask, and agree to findings that need a consent." short:"y"`
 }
 
 func (c *rotationEmergency) Run(e *env) error {
@@ -74,7 +74,7 @@ func (c *rotationEmergency) Run(e *env) error {
 	}
 	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		out, err := client.EmergencyRotation(e.ctx,
-			&kms.EmergencyRotationRequest{SecretName: in.SecretName, VersionID: in.VersionID})
+			&kms.EmergencyRotationRequest{SecretName: in.SecretName, VersionID: in.VersionID, AgreeToFindings: true})
 		if err != nil {
 			return nil, err
 		}
@@ -120,6 +120,12 @@ func (c *rotationEmergency) warn(e *env) error {
 	}
 	if out.BreakingCount+out.UnknownCount == 0 {
 		fmt.Fprintln(e.stderr, "No consumer was seen to use it in the last days.")
+	}
+	if len(out.Findings) > 0 {
+		fmt.Fprintln(e.stderr, "\nA check finds what a rotation needs a consent for; the answer yes agrees to it:")
+	}
+	for _, f := range out.Findings {
+		fmt.Fprintf(e.stderr, "%s: %s %s\n", f.Code, f.Text, f.Fix)
 	}
 	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
 }

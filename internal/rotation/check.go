@@ -99,6 +99,36 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 	return strings.Join(reasons, " "), len(reasons) == 0
 }
 
+// Unagreed separates the findings for which a strategy lacks a consent from the others. The holder of
+// a leaked credential can make one, so none of them stops an emergency.
+func Unagreed(
+	findings []target.Finding, strategy target.Strategy, consents []string,
+) (unagreed, others []target.Finding) {
+	for _, f := range findings {
+		if f.Verdict == target.NeedsConsent && appliesTo(f, strategy) && !Agreed(f, consents) {
+			unagreed = append(unagreed, f)
+		} else {
+			others = append(others, f)
+		}
+	}
+	return unagreed, others
+}
+
+// Overridden says in words which findings an emergency has not waited for; empty for none.
+func Overridden(unagreed []target.Finding) string {
+	var codes []string
+	for _, f := range unagreed {
+		codes = append(codes, f.Code+" of "+f.Account)
+	}
+	if n := len(codes); n > maxReasons {
+		codes = append(codes[:maxReasons], fmt.Sprintf("%d more", n-maxReasons))
+	}
+	if len(codes) == 0 {
+		return ""
+	}
+	return "without the consent to " + strings.Join(codes, ", ") + ": an emergency does not wait for it"
+}
+
 // Bounded returns the check with as many findings, and as much text, as a record may hold.
 func (c Check) Bounded() Check {
 	c.Findings, c.Unchecked = target.BoundedFindings(c.Findings), target.Clean(c.Unchecked)

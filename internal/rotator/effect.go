@@ -63,19 +63,20 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 // gives the candidate to the target. Where there is only one credential, reads wait from the
 // intent on, and a consumer that read a moment before has time to log in before the change.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
-	admit := func(ctx context.Context) error {
+	sending := rotation.Event{Kind: rotation.Sending, Hold: w.engine.Hold()}
+	admit := func(ctx context.Context) (err error) {
 		if err := t.Admit(ctx, system, change.New.Account); err != nil {
 			return err
 		}
 		if err := reached(ctx, t, system, change.Old); err != nil {
 			return err
 		}
-		return t.MayBegin(ctx, system)
+		sending.Text, err = t.MayBegin(ctx, system)
+		return err
 	}
 	if err := w.within(ctx, admit); err != nil {
 		return w.end(ctx, t, system, change, notBegun(t, err))
 	}
-	sending := rotation.Event{Kind: rotation.Sending, Hold: w.engine.Hold()}
 	if t.Record.NeedsBase() {
 		if e, ready := w.logsIn(ctx, t, system, change.Old); !ready {
 			return w.end(ctx, t, system, change, e)

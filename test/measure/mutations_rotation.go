@@ -233,6 +233,14 @@ var rotationMutations = []mutation{
 		test: "TestSentIsSentAgain",
 	},
 	{
+		name: "a finding that needs a consent stops an emergency",
+		file: "internal/api/rotation_check.go",
+		old:  "if t.Record.Trigger == rotation.Emergency {",
+		new:  "if false {",
+		pkg:  "internal/api",
+		test: "TestEmergencyAgrees",
+	},
+	{
 		name: "a candidate is sent although a check finds something in the way",
 		file: "internal/api/rotation_check.go",
 		old:  "t.Secret.Settings().Consents); !ok {",
@@ -323,7 +331,7 @@ var rotationMutations = []mutation{
 	{
 		name: "an emergency that lacks a consent is accepted, and abandoned later",
 		file: "internal/api/rotation_begin.go",
-		old:  "	if err := c.refuseUnsafe(ctx, in.SecretName, q.ID); err != nil {\n		return nil, err\n	}\n",
+		old:  "	if !agreed {\n		serious = k.check.Findings\n	}\n",
 		pkg:  "internal/api",
 		test: "TestEmergencyNeedsConsent",
 	},
