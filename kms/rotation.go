@@ -113,7 +113,7 @@ type EmergencyRotationResponse struct {
 	// days are not known at all.
 	Unknown      []SecretConsumer `kms:"Unknown,list=Consumer,omitempty"`
 	UnknownCount int              `kms:"UnknownCount,omitempty"`
-	// Findings are those of a check that need a consent which the secret does not have.
+	// Findings are what a check finds that needs a consent which the secret does not have.
 	Findings  []RotationFinding `kms:"Findings,list=Finding,omitempty"`
 	RequestID string            `kms:"RequestId"`
 }

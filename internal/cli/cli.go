@@ -72,7 +72,8 @@ type env struct {
 	globals        // of the command's group
 	ctx            context.Context
 	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdout, stderr io.Writer // for texts; see [printable]
+	raw, rawErr    io.Writer // the same, for a value and for other programs
 	model          *kong.Application
 }
 
@@ -90,10 +91,11 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			panic(r)
 		}
 	}()
-	e := &env{ctx: ctx, stdin: stdin, stdout: stdout, stderr: stderr}
+	e := &env{ctx: ctx, stdin: stdin, raw: stdout, rawErr: stderr}
+	e.stdout, e.stderr = &printable{w: stdout}, &printable{w: stderr}
 	parser, err := newParser(e)
 	if err != nil {
-		fmt.Fprintln(stderr, "keyturn:", err)
+		fmt.Fprintln(e.stderr, "keyturn:", err)
 		return exitFailed
 	}
 	if len(args) == 0 {
@@ -101,11 +103,11 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	selected, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "keyturn: %s\n", command.Usage("keyturn", err))
+		fmt.Fprintf(e.stderr, "keyturn: %s\n", command.Usage("keyturn", err))
 		return exitUsage
 	}
 	e.model = parser.Model
-	return command.Report(stderr, "keyturn", selected.Run())
+	return command.Report(e.stderr, "keyturn", selected.Run())
 }
 
 func newParser(e *env) (*kong.Kong, error) {
@@ -115,7 +117,7 @@ func newParser(e *env) (*kong.Kong, error) {
 			"current profile, or of "+command.ProfileVariable+". Without a profile: KEYTURN_ENDPOINT, KEYTURN_ACCESS_KEY_ID, "+
 			"KEYTURN_ACCESS_KEY_SECRET, KEYTURN_CA_FILE (docs/operations.md)."),
 		kong.Writers(e.stdout, e.stderr),
-		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr}),
+		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.raw, Stderr: e.rawErr}),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.Vars{"profile_variable": command.ProfileVariable},

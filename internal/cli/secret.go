@@ -141,8 +141,8 @@ func (c *secretGet) Run(e *env) error {
 	case c.File != "":
 		return writeNew(c.File, s.SecretData)
 	}
-	_, err = io.WriteString(e.stdout, s.SecretData.Reveal())
-	if isTerminal(e.stdout) {
+	_, err = io.WriteString(e.raw, s.SecretData.Reveal())
+	if isTerminal(e.raw) {
 		fmt.Fprintln(e.stdout)
 	}
 	return err

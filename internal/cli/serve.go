@@ -67,7 +67,7 @@ func announce(e *env, node *server.Server, config server.Config) {
 	}
 	path := filepath.Join(config.DataDir, "admin.json")
 	secret := "(in that file; shown only on a terminal)"
-	if isTerminal(e.stdout) {
+	if isTerminal(e.raw) {
 		secret = admin.AccessKeySecret.Reveal() // anything else that standard output leads to, a journal say, keeps it
 	}
 	fmt.Fprintf(e.stdout, `

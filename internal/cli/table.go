@@ -28,9 +28,18 @@ func (t *table) write(w io.Writer) error {
 		fmt.Fprintln(tw, strings.Join(t.header, "\t"))
 	}
 	for _, r := range t.rows {
-		fmt.Fprintln(tw, strings.TrimRight(strings.Join(r, "\t"), "\t"))
+		fmt.Fprintln(tw, strings.TrimRight(escapedCells(r), "\t"))
 	}
 	return tw.Flush()
+}
+
+// escapedCells joins cells, none of which can begin a line or a column of its own.
+func escapedCells(cells []string) string {
+	out := make([]string, len(cells))
+	for i, c := range cells {
+		out[i] = escaped(c, "")
+	}
+	return strings.Join(out, "\t")
 }
 
 // when shows a time of the API; nothing for none.

@@ -99,8 +99,8 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 	return strings.Join(reasons, " "), len(reasons) == 0
 }
 
-// Unagreed separates the findings for which a strategy lacks a consent from the others. The holder of
-// a leaked credential can make one, so none of them stops an emergency.
+// Unagreed separates the findings for which a strategy lacks a consent from the others. The holder
+// of a leaked credential can make one, so none of them stops an emergency.
 func Unagreed(
 	findings []target.Finding, strategy target.Strategy, consents []string,
 ) (unagreed, others []target.Finding) {

@@ -233,6 +233,14 @@ var rotationMutations = []mutation{
 		test: "TestSentIsSentAgain",
 	},
 	{
+		name: "texts of a server reach the terminal as they are",
+		file: "internal/cli/printable.go",
+		old:  "escaped(string(text), \"\\n\\t\")",
+		new:  "string(text)",
+		pkg:  "internal/cli",
+		test: "TestHostileServer",
+	},
+	{
 		name: "a finding that needs a consent stops an emergency",
 		file: "internal/api/rotation_check.go",
 		old:  "if t.Record.Trigger == rotation.Emergency {",
