@@ -244,7 +244,7 @@ var postgresqlMutations = []mutation{
 		name: "PostgreSQL changes to SCRAM without consent",
 		file: "internal/target/postgresql/form.go",
 		old:  "if kept.md5 && slices.Contains(a.t.consent, consentSCRAM) {",
-		new:  "if kept.md5 {",
+		new:  "if kept.md5 && !slices.Contains(a.t.consent, \"x\") {",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},

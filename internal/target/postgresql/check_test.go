@@ -245,6 +245,14 @@ func testMayAlter(t *testing.T, c *cluster, reader, _ target.Credential) {
 	if got, text := findings(t, tt, ask); got != "" {
 		t.Errorf("repaired: %s: %s", got, text)
 	}
+	c.exec(t, "CREATE ROLE ungranted LOGIN PASSWORD '"+c.stored(t, "alterable")+"'")
+	want := map[bool]string{true: "may-not-alter impossible"}[c.atLeast(16)]
+	if got, text := findings(t, tt, target.CheckRequest{Current: target.Credential{
+		Account: "ungranted",
+		Secret:  who.Secret,
+	}}); got != want {
+		t.Errorf("an administrator without the ADMIN option: %s: %s; want %s", got, text, want)
+	}
 	super := target.CheckRequest{Current: c.role(t, "too_high", "LOGIN SUPERUSER")}
 	if got, text := findings(t, c.open(t, c.Addr(), reader), super); got != "may-not-alter impossible" {
 		t.Errorf("a superuser: %s: %s", got, text)
