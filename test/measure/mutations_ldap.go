@@ -42,4 +42,20 @@ var ldapMutations = []mutation{
 		pkg:  "internal/target/ldap",
 		test: "TestLDAP",
 	},
+	{
+		name: "a policy that the administrator cannot read is no policy",
+		file: "internal/target/ldap/check.go",
+		old:  "\tcase err != nil, len(result.Entries) != 1:\n",
+		new:  "\tcase err != nil, len(result.Entries) != 1:\n\t\treturn nil\n",
+		pkg:  "internal/target/ldap",
+		test: "TestLDAP",
+	},
+	{
+		name: "a default policy that the administrator cannot read is no policy",
+		file: "internal/target/ldap/check.go",
+		old:  "if !database.read && source.possible {",
+		new:  "if false {",
+		pkg:  "internal/target/ldap",
+		test: "TestLDAP",
+	},
 }

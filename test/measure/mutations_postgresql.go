@@ -350,4 +350,28 @@ var postgresqlMutations = []mutation{
 		pkg:  "internal/target/postgresql",
 		test: "TestLiar",
 	},
+	{
+		name: "silence of a database hides what reads session_user",
+		file: "internal/target/postgresql/check_pair.go",
+		old:  "\tif err != nil {\n\t\t\treturn err\n\t\t}\n\t\tdefer other.close()",
+		new:  "\tif err != nil {\n\t\t\treturn nil\n\t\t}\n\t\tdefer other.close()",
+		pkg:  "internal/target/postgresql",
+		test: "TestPostgreSQL",
+	},
+	{
+		name: "the test of a PostgreSQL target goes to the pooler",
+		file: "internal/target/postgresql/login.go",
+		old:  "_, err := t.Standing(ctx, t.admin.Account)\n\treturn err",
+		new:  "return t.Verify(ctx, t.admin)",
+		pkg:  "internal/target/postgresql",
+		test: "TestPgBouncer",
+	},
+	{
+		name: "a rejected administrator of PostgreSQL is not limited",
+		file: "internal/target/postgresql/conn.go",
+		old:  "return nil, target.AsAdmin(t.loginFailed(",
+		new:  "return nil, target.Denied.Errorf(\"%v\", t.loginFailed(",
+		pkg:  "internal/target/postgresql",
+		test: "TestPostgreSQL",
+	},
 }

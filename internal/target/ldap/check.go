@@ -1,6 +1,7 @@
 package ldap
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,9 @@ const consentToManage = "policy-must-change"
 
 // consentWithoutUndo is the consent to a change that the directory does not let be taken back soon.
 const consentWithoutUndo = "password-too-young"
+
+// consentToUnread is the consent to a rotation under a password policy that nobody has read.
+const consentToUnread = "policy-not-read"
 
 // Test binds as the administrator at every address, and reads where accounts are searched for.
 func (d *directory) Test(ctx context.Context) error {
@@ -124,25 +128,58 @@ func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.V
 	if has("pwdReset", "TRUE") {
 		f.Impossible("must-change", "The password must be changed at the next login (pwdReset).", "Delete pwdReset.")
 	}
-	s.d.judgeValues(f, e, password, s.mechanisms())
-	changed, _ := time.Parse("20060102150405Z", entry.GetEqualFoldAttributeValue("pwdChangedTime")) // zero: not known
-	return s.checkPolicy(f, dn, entry.GetEqualFoldAttributeValue("pwdPolicySubentry"), changed)
-}
-
-// mechanisms returns the SASL mechanisms of the server that need passwords in clear.
-func (s *session) mechanisms() []string {
-	result, err := s.readEntry("", "supportedSASLMechanisms")
-	if err != nil || len(result.Entries) != 1 {
-		return nil
+	server, err := s.abilities()
+	if err != nil {
+		return err
 	}
-	all := result.Entries[0].GetEqualFoldAttributeValues("supportedSASLMechanisms")
-	return slices.DeleteFunc(all, func(m string) bool {
-		return m != "DIGEST-MD5" && m != "CRAM-MD5" && !strings.HasPrefix(m, "SCRAM-")
+	s.d.judgeValues(f, e, password, server)
+	changed, _ := time.Parse("20060102150405Z", entry.GetEqualFoldAttributeValue("pwdChangedTime")) // zero: not known
+	return s.checkPolicy(f, dn, policySource{
+		own:      entry.GetEqualFoldAttributeValue("pwdPolicySubentry"),
+		possible: server.policies,
+		changed:  changed,
 	})
 }
 
+// abilities is what the root of the directory says of the server.
+type abilities struct {
+	// needClear is the SASL mechanisms that need passwords in clear, or what stands for them.
+	needClear []string
+	// policies reports whether the server may have password policies.
+	policies bool
+}
+
+// policyControl is the control of servers with password policies (draft-behera-ldap-password-policy).
+const policyControl = "1.3.6.1.4.1.42.2.27.8.5.1"
+
+// abilities reads the root of the directory. A server that does not show it may have any ability.
+func (s *session) abilities() (abilities, error) {
+	result, err := s.readEntry("", "supportedSASLMechanisms", "supportedControl")
+	if err != nil && !isAnswer(err) {
+		return abilities{}, s.failed(s.addr+": read the root of the directory", err)
+	}
+	if err != nil || len(result.Entries) != 1 ||
+		len(result.Entries[0].GetEqualFoldAttributeValues("supportedControl")) == 0 {
+		return abilities{needClear: []string{"SASL mechanisms, which the administrator cannot read,"}, policies: true}, nil
+	}
+	root := result.Entries[0]
+	return abilities{
+		needClear: slices.DeleteFunc(root.GetEqualFoldAttributeValues("supportedSASLMechanisms"), func(m string) bool {
+			return m != "DIGEST-MD5" && m != "CRAM-MD5" && !strings.HasPrefix(m, "SCRAM-")
+		}),
+		policies: slices.Contains(root.GetEqualFoldAttributeValues("supportedControl"), policyControl),
+	}, nil
+}
+
+// isAnswer reports whether an error is the server's answer that it does not show something. No
+// other error says so: the same question may be answered later.
+func isAnswer(err error) bool {
+	return driver.IsErrorAnyOf(err, driver.LDAPResultNoSuchObject, driver.LDAPResultInsufficientAccessRights,
+		driver.LDAPResultUnwillingToPerform, driver.LDAPResultInappropriateAuthentication)
+}
+
 // judgeValues reports what becomes of the stored values.
-func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.Value, mechanisms []string) {
+func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.Value, server abilities) {
 	switch {
 	case len(e.passwords) == 0:
 		d.judgeUnread(f)
@@ -167,7 +204,7 @@ func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.
 		f.NeedsConsent(consentToOthers, count+"; the strategy single removes them.",
 			"Use the strategy overlap.", target.Single)
 	}
-	d.judgeScheme(f, e.example(password), mechanisms)
+	d.judgeScheme(f, e.example(password), server.needClear)
 }
 
 // judgeUnread reports what follows from values that the administrator cannot read.
@@ -223,9 +260,15 @@ type policy struct {
 	changed    time.Time // the password, last; zero: not known
 }
 
-// checkPolicy reads the policy of an entry: its own, or else the database's. changed is when the
-// password was changed last.
-func (s *session) checkPolicy(f *target.Findings, dn, own string, changed time.Time) error {
+// policySource says where the policy of an entry may be.
+type policySource struct {
+	own      string    // the entry's own policy; empty for the database's
+	possible bool      // the server may have password policies
+	changed  time.Time // the password, last; zero: not known
+}
+
+// checkPolicy reads the policy of an entry: its own, or else the database's.
+func (s *session) checkPolicy(f *target.Findings, dn string, source policySource) error {
 	database, err := s.database(dn)
 	if err != nil {
 		return err
@@ -234,46 +277,56 @@ func (s *session) checkPolicy(f *target.Findings, dn, own string, changed time.T
 		f.Impossible("one-value", "The directory allows one value of userPassword (overlay constraint).",
 			"Use the strategy single.", target.Overlap)
 	}
+	own := cmp.Or(source.own, database.policy)
 	if own == "" {
-		own = database.policy
-	}
-	if own == "" {
-		if !database.read {
-			f.Note("policy-not-read", "The administrator cannot read cn=config, so the default password policy is not known.")
+		if !database.read && source.possible {
+			f.NeedsConsent(consentToUnread, "The administrator cannot read cn=config, so the default password policy, which "+
+				"may refuse a rotation or make the account change its password, is not known.",
+				"Give it read on olcSuffix and olcPPolicyDefault in cn=config, or agree if there is none.")
 		}
 		return nil
 	}
 	result, err := s.readEntry(own, "pwdMustChange", "pwdSafeModify", "pwdCheckQuality", "pwdMaxAge", "pwdMinAge")
-	if err != nil || len(result.Entries) != 1 {
-		f.Note("policy-not-read", fmt.Sprintf("The administrator cannot read the password policy %q of the account.", own))
+	switch {
+	case err != nil && !isAnswer(err):
+		return s.failed(fmt.Sprintf("%s: read the password policy %q", s.addr, own), err)
+	case err != nil, len(result.Entries) != 1:
+		f.NeedsConsent(consentToUnread, fmt.Sprintf("The administrator cannot read the password policy %q of the account, "+
+			"which may refuse a rotation or make the account change its password.", own), "Give it read on the policy.")
 		return nil
-	}
-	number := func(attribute string) int {
-		n, err := strconv.Atoi(result.Entries[0].GetEqualFoldAttributeValue(attribute))
-		if err != nil {
-			return 0
-		}
-		return n
-	}
-	is := func(attribute string) bool {
-		return strings.EqualFold(result.Entries[0].GetEqualFoldAttributeValue(attribute), "TRUE")
 	}
 	managers, err := s.configuredManagers()
 	if err != nil {
 		return err
 	}
 	admin := identity{names: []string{normalize(s.d.admin.Account)}}
-	s.d.judgePolicy(f, policy{
-		changed:    changed,
-		byManager:  slices.ContainsFunc(managers, admin.is),
-		dn:         own,
+	p := policyOf(own, result.Entries[0])
+	p.byManager = slices.ContainsFunc(managers, admin.is)
+	p.changed = source.changed
+	s.d.judgePolicy(f, p)
+	return nil
+}
+
+// policyOf returns the settings of a policy.
+func policyOf(dn string, entry *driver.Entry) policy {
+	number := func(attribute string) int {
+		n, err := strconv.Atoi(entry.GetEqualFoldAttributeValue(attribute))
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	is := func(attribute string) bool {
+		return strings.EqualFold(entry.GetEqualFoldAttributeValue(attribute), "TRUE")
+	}
+	return policy{
+		dn:         dn,
 		mustChange: is("pwdMustChange"),
 		safeModify: is("pwdSafeModify"),
 		quality:    number("pwdCheckQuality"),
 		maxAge:     time.Duration(number("pwdMaxAge")) * time.Second,
 		minAge:     time.Duration(number("pwdMinAge")) * time.Second,
-	})
-	return nil
+	}
 }
 
 // judgePolicy reports what a password policy does to a rotation.
@@ -344,9 +397,8 @@ func (s *session) database(dn string) (database, error) {
 		Filter:       "(|(olcSuffix=*)(olcPPolicyDefault=*)(olcConstraintAttribute=*))",
 		Attributes:   []string{"olcSuffix", "olcPPolicyDefault", "olcConstraintAttribute"},
 	})
-	var e *driver.Error
 	switch {
-	case errors.As(err, &e) && e.ResultCode < driver.ErrorNetwork:
+	case isAnswer(err):
 		return database{}, nil
 	case err != nil:
 		return database{}, s.failed(s.addr+": read "+configBase, err)

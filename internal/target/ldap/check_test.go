@@ -79,9 +79,9 @@ func testCheckValues(t *testing.T, s *servers.LDAP) {
 	c := account(t, s, s.Base)
 	writer := open(t, plain(s.Addr), target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)})
 	expectFound(t, "unreadable values", found(t, writer, c, target.Overlap),
-		"impossible values-not-read", "note policy-not-read")
+		"impossible values-not-read", "needs-consent policy-not-read")
 	expectFound(t, "unreadable values", found(t, writer, c, target.Single),
-		"needs-consent hash-changes", "note policy-not-read")
+		"needs-consent hash-changes", "needs-consent policy-not-read")
 }
 
 // TestCheckSASL verifies that a password in clear is left alone where other logins than simple
@@ -198,6 +198,9 @@ func testCheckPolicies(t *testing.T, s *servers.LDAP) {
 		}
 	}
 	tt := open(t, plain(s.Addr), admin(s))
+	hidden := account(t, s, s.PolicyBase)
+	s.Modify(t, hidden.Account, "pwdPolicySubentry", "cn=hidden,dc=policy,dc=org")
+	expectFound(t, "a policy that is not shown", found(t, tt, hidden, target.Single), "needs-consent policy-not-read")
 	locked, reset := account(t, s, s.PolicyBase), account(t, s, s.PolicyBase)
 	s.Modify(t, locked.Account, "pwdAccountLockedTime", "20200101000000Z")
 	expectFound(t, "locked", found(t, tt, locked, target.Single), "impossible account-locked")

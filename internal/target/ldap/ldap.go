@@ -79,7 +79,7 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("ldap", strategies, target.Parser((*config).complete), open).
 		WithAdmin().Following(target.LoginEndpoints).
-		Consenting(consentToHash, consentToOthers, consentToManage, consentWithoutUndo)
+		Consenting(consentToHash, consentToOthers, consentToManage, consentWithoutUndo, consentToUnread)
 }
 
 type config struct {

@@ -3,6 +3,7 @@ package postgresql
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -221,15 +222,21 @@ func (k *check) session(ctx context.Context, clone string) error {
 	a := k.attempt
 	if database := k.t.database(); database != k.t.config.Database {
 		other, err := k.t.asAdminOf(ctx, k.what, database)
-		if err != nil {
+		if isDenied(err) {
 			k.found(target.Finding{
 				Code:       "database-unread",
-				Verdict:    target.Note,
+				Verdict:    target.NeedsConsent,
 				Strategies: double,
+				Account:    clone,
 				Text: "The administrator cannot open database " + database +
 					", so its policies and functions that read session_user are not known.",
+				Fix:     "Run GRANT CONNECT ON DATABASE " + quoteIdentifier(database) + " TO " + quoteIdentifier(k.t.admin.Account) + ".",
+				Consent: consentSession,
 			})
 			return nil
+		}
+		if err != nil {
+			return err
 		}
 		defer other.close()
 		if err := other.reading(ctx); err != nil {
@@ -255,6 +262,14 @@ func (k *check) session(ctx context.Context, clone string) error {
 		Consent:    consentSession,
 	})
 	return nil
+}
+
+// isDenied reports whether a login was refused for good: by a missing right, or because the database
+// takes no sessions.
+func isDenied(err error) bool {
+	const takesNone = "55000"
+	e, ok := errors.AsType[*target.Error](err)
+	return ok && (e.Class == target.Denied || e.Code == takesNone)
 }
 
 // readsSession lists policies, views, functions and defaults that read session_user.

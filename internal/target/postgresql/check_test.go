@@ -259,6 +259,36 @@ func testMayAlter(t *testing.T, c *cluster, reader, _ target.Credential) {
 	}
 }
 
+// testUnread verifies that what the administrator may not read in the application's database needs
+// the consent that it might need, and that a lost answer is an error.
+func testUnread(t *testing.T, c *cluster, reader, _ target.Credential) {
+	app := c.role(t, "unread", "LOGIN")
+	c.exec(t, "CREATE ROLE unread_clone LOGIN IN ROLE unread; ALTER ROLE unread_clone SET role = 'unread'")
+	c.exec(t, "CREATE DATABASE unread")
+	c.exec(t, "REVOKE CONNECT ON DATABASE unread FROM PUBLIC")
+	c.exec(t, "GRANT CONNECT ON DATABASE unread TO unread")
+	ask := target.CheckRequest{Current: app, Partner: "unread_clone"}
+	p := targettest.NewProxy(t, c.Addr())
+	in := c.openWith(t, target.Settings{
+		Config: json.RawMessage(c.config(p.Addr())),
+		Admin:  reader,
+		Login:  target.Login{Database: "unread"},
+	})
+	got, text := findings(t, in, ask)
+	if got != "database-unread needs-consent" ||
+		!strings.Contains(text, `GRANT CONNECT ON DATABASE "unread" TO `+id(reader.Account)) {
+		t.Errorf("a database that the administrator may not open: %s: %s", got, text)
+	}
+	c.exec(t, "GRANT CONNECT ON DATABASE unread TO "+id(reader.Account))
+	if got, text := findings(t, in, ask); got != "" {
+		t.Errorf("a database that the administrator may open: %s: %s", got, text)
+	}
+	// Only the second connection, to the application's database, ends before the server has answered.
+	p.CutLater(1)
+	_, err := in.(target.Checker).CheckAccount(targettest.Within(t), ask)
+	targettest.Expect(t, err, target.Unreachable, "")
+}
+
 // testNamed verifies that a line of pg_hba.conf that lets in only one of two logins is found.
 func testNamed(t *testing.T, c *cluster, _, _ target.Credential) {
 	tt := c.open(t, c.Addr(), c.role(t, "named_admin", "LOGIN SUPERUSER"))

@@ -145,14 +145,9 @@ func (t *pg) asAdminOf(ctx context.Context, what, database string, secrets ...se
 		}
 		return a, nil
 	}
-	failed := t.loginFailed(
+	return nil, target.AsAdmin(t.loginFailed(
 		what+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err, secrets...,
-	)
-	switch failed.Class {
-	case target.Rejected, target.Admitted, target.Unclear:
-		failed.Class = target.Denied // it is not said of the candidate
-	}
-	return nil, failed
+	))
 }
 
 // loginFailed classifies a failed login.

@@ -27,6 +27,13 @@ func (t *pg) Verify(ctx context.Context, c target.Credential) error {
 	return err
 }
 
+// Test logs in as the administrator, and reads what each rotation reads. The administrator's password
+// goes to admin_address alone: a pooler may not know it, and need not see it.
+func (t *pg) Test(ctx context.Context) error {
+	_, err := t.Standing(ctx, t.admin.Account)
+	return err
+}
+
 // VerifyCopies logs in as the application does at every standby of the verify addresses.
 func (t *pg) VerifyCopies(ctx context.Context, c target.Credential) error {
 	return t.verifyAt(ctx, t.login.At(t.config.Verify).Replicas(), c)
@@ -77,6 +84,8 @@ func (t *pg) logIn(ctx context.Context, address string, c target.Credential, wor
 	}
 	return nil
 }
+
+var _ target.Tester = (*pg)(nil)
 
 // database returns the database that the application opens.
 func (t *pg) database() string { return cmp.Or(t.login.Database, t.config.Database) }

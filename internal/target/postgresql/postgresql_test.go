@@ -236,6 +236,7 @@ func TestPostgreSQL(t *testing.T) {
 			"check of two logins":        testCheckPair,
 			"check of pg_hba.conf":       testNamed,
 			"check of the administrator": testMayAlter,
+			"check without rights":       testUnread,
 			"form":                       testForm,
 			"login":                      testLogin,
 			"retired by hand":            testRetireOther,

@@ -179,6 +179,8 @@ func TestPgBouncer(t *testing.T) {
 		if got, text := findings(t, undeclared, target.CheckRequest{Current: who}); got != "pooler needs-consent" {
 			t.Errorf("not declared: %s: %s", got, text)
 		}
+		// The list of the one has no administrator; the other would ask for one.
+		targettest.Must(t, undeclared.(target.Tester).Test(targettest.Within(t)))
 	}
 	candidate, err := targetGenerate(t, list, who.Account)
 	targettest.Must(t, err)

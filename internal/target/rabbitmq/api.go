@@ -124,7 +124,9 @@ func (b *broker) user(
 				secrets...,
 			),
 		}
-	case got.Status == http.StatusUnauthorized || got.Status == http.StatusForbidden:
+	case got.Status == http.StatusUnauthorized:
+		return user{}, target.AsAdmin(answered(target.Rejected, what, got, secrets))
+	case got.Status == http.StatusForbidden:
 		return user{}, answered(target.Denied, what, got, secrets)
 	case got.Status != http.StatusOK:
 		// The attempt has only read so far, so nothing has happened.

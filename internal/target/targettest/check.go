@@ -170,14 +170,14 @@ func (h Harness) windows(t *testing.T) {
 	}
 }
 
-// checkUnderFaults verifies that no finding stands in the way of a rotation because an answer was
-// lost.
+// checkUnderFaults verifies that a lost answer is neither a reason against a rotation nor a
+// permission: the check finds what it finds without the fault, or returns an error.
 func (h Harness) checkUnderFaults(t *testing.T) {
 	h.overNetwork(t)
 	good := h.Account(t)
 	p := NewProxy(t, h.Addr)
 	through := h.checker(t, p.Addr(), h.Admin)
-	h.findings(t, through, good)
+	whole := codes(h.findings(t, through, good))
 	_, length, _ := p.Passed()
 	const cuts = 12
 	for i := range cuts {
@@ -185,7 +185,7 @@ func (h Harness) checkUnderFaults(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		list, err := through.CheckAccount(ctx, h.checkRequest(good))
 		cancel()
-		h.noReason(t, list, err)
+		h.noReason(t, whole, list, err)
 		if t.Failed() {
 			t.Fatalf("the replies were cut after %d of %d bytes", length*i/cuts, length)
 		}
@@ -195,24 +195,40 @@ func (h Harness) checkUnderFaults(t *testing.T) {
 	defer cancel()
 	began := time.Now()
 	list, err := through.CheckAccount(ctx, h.checkRequest(good))
-	h.noReason(t, list, err)
+	h.noReason(t, whole, list, err)
 	if took := time.Since(began); took > patience+5*time.Second {
 		t.Errorf("CheckAccount at a silent server took %v with a context of %v", took, patience)
 	}
 }
 
-// noReason asserts that a check under a fault gives no reason against a rotation.
-func (h Harness) noReason(t *testing.T, list []target.Finding, err error) {
+// noReason asserts that a check under a fault gives no reason against a rotation, and leaves nothing
+// out of the whole list without an error.
+func (h Harness) noReason(t *testing.T, whole []string, list []target.Finding, err error) {
 	t.Helper()
 	h.secrets.absent(t, err)
 	for _, f := range list {
-		if f.Verdict != target.Note {
+		if f.Verdict != target.Note && err != nil {
 			t.Errorf("a fault: %+v", f)
 		}
+	}
+	found := codes(list)
+	if err == nil && !slices.Equal(found, whole) ||
+		slices.ContainsFunc(found, func(code string) bool { return !slices.Contains(whole, code) }) {
+		t.Errorf("a fault: the check finds %q and returns %v; without the fault it finds %q", found, err, whole)
 	}
 	if class := target.ClassOf(err); err != nil && class != target.Unknown && class != target.Unreachable {
 		t.Errorf("a fault: %v of class %v, want no verdict", err, class)
 	}
+}
+
+// codes returns the verdicts and codes of findings.
+func codes(list []target.Finding) []string {
+	var out []string
+	for _, f := range list {
+		out = append(out, string(f.Verdict)+" "+f.Code)
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (h Harness) checkWithWrongAdmin(t *testing.T) {

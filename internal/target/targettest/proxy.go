@@ -39,6 +39,7 @@ type Proxy struct {
 	request Fault // from the client to the target
 	reply   Fault // from the target to the client
 	refuse  bool
+	spared  int // connections that pass although refuse is set
 	conns   map[net.Conn]bool
 	passed  [2]int // bytes of requests and of replies since the faults were set
 	opened  int
@@ -70,7 +71,7 @@ func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 func (p *Proxy) Set(request, reply Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.request, p.reply, p.refuse = request, reply, false
+	p.request, p.reply, p.refuse, p.spared = request, reply, false, 0
 	p.passed, p.opened = [2]int{}, 0
 }
 
@@ -79,6 +80,13 @@ func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.refuse = true
+}
+
+// CutLater lets the next connections pass, n of them, and closes every later one like [Proxy.Refuse].
+func (p *Proxy) CutLater(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse, p.spared = true, n
 }
 
 // Passed returns how many bytes of requests and replies have passed since Set, and how many
@@ -106,7 +114,8 @@ func (p *Proxy) accept() {
 		}
 		p.mu.Lock()
 		p.opened++
-		refuse, faults := p.refuse, [2]Fault{p.request, p.reply}
+		refuse, faults := p.refuse && p.spared == 0, [2]Fault{p.request, p.reply}
+		p.spared = max(0, p.spared-1)
 		p.mu.Unlock()
 		if refuse {
 			_ = c.Close()

@@ -309,6 +309,9 @@ func (h Harness) wrongAdmin(t *testing.T) {
 	if target.ClassOf(err) != target.Denied {
 		t.Errorf("Apply with a wrong administrator: %v of class %v, want denied", err, target.ClassOf(err))
 	}
+	if !target.IsAdminRejected(err) {
+		t.Errorf("Apply with a wrong administrator: %v does not say that the administrator was rejected", err)
+	}
 	h.secrets.absent(t, err)
 	h.works(t, h.Open(t, h.Addr), "after a denied Apply", c.Old, true)
 }
