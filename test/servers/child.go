@@ -33,27 +33,33 @@ type child struct {
 func startChild(cmd *exec.Cmd, ready func() error) (*child, error) {
 	c := &child{cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &c.log, &c.log, time.Second
-	cmd.SysProcAttr = childAttr()
-	started := make(chan error, 1)
-	go func() {
-		// Linux ties the signal of childAttr to the thread that started the child, so the thread has to
-		// live as long.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(c.exited)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its log
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := startBound(cmd, c.exited); err != nil {
 		return nil, err
 	}
 	if err := c.await(ready); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil
+}
+
+// startBound starts a process that leads a group of its own and dies with this one, where the system
+// can. It closes exited when the process has ended.
+func startBound(cmd *exec.Cmd, exited chan struct{}) error {
+	bind(cmd)
+	started := make(chan error, 1)
+	go func() {
+		// Linux ties the signal of bind to the thread that started the child, so the thread has to live
+		// as long.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(exited)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ended is in its output
+		}
+	}()
+	return <-started
 }
 
 func (c *child) await(ready func() error) error {

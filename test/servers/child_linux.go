@@ -1,9 +1,16 @@
 package servers
 
-import "syscall"
+import (
+	"os/exec"
+	"syscall"
+)
 
-// childAttr lets a server die with the process that started it, so that a killed test leaves none
-// behind.
-func childAttr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+// bind lets a server lead a group and die with the process that started it, so that a killed test
+// leaves none behind.
+func bind(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 }

@@ -2,7 +2,7 @@
 
 package servers
 
-import "syscall"
+import "os/exec"
 
-// childAttr cannot promise here that a server dies with the process that started it.
-func childAttr() *syscall.SysProcAttr { return nil }
+// bind cannot promise here that a server dies with the process that started it.
+func bind(cmd *exec.Cmd) { ownGroup(cmd) }

@@ -17,19 +17,14 @@ type kept struct {
 }
 
 // startKept starts a process, and ends it with the test: by stop, and when that does not help by
-// killing its group.
+// killing its group. Where the system can, the server dies with this process.
 func startKept(t testing.TB, cmd *exec.Cmd, stop func()) *kept {
 	t.Helper()
 	k := &kept{cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &k.out, &k.out, time.Second
-	ownGroup(cmd)
-	if err := cmd.Start(); err != nil {
+	if err := startBound(cmd, k.exited); err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		defer close(k.exited)
-		_ = cmd.Wait() // how it ended is in its output
-	}()
 	t.Cleanup(func() {
 		if stop != nil {
 			stop()
