@@ -42,8 +42,8 @@ func startChild(cmd *exec.Cmd, ready func() error) (*child, error) {
 	return c, nil
 }
 
-// startBound starts a process that leads a group of its own and dies with this one, where the system
-// can. It closes exited when the process has ended.
+// startBound starts a process that leads a group of its own and dies with this one, where the
+// system can. It closes exited when the process has ended.
 func startBound(cmd *exec.Cmd, exited chan struct{}) error {
 	bind(cmd)
 	started := make(chan error, 1)

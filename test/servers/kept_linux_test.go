@@ -16,8 +16,8 @@ import (
 // asParent makes the test binary start a server, print its process ID and wait to be killed.
 const asParent = "KEYTURN_TEST_KEPT_PARENT"
 
-// TestKilledTestLeavesNoServer verifies that a server ends when the test binary is killed, so that no
-// clean-up of it runs.
+// TestKilledTestLeavesNoServer verifies that a server ends when the test binary is killed, which
+// runs no clean-up.
 func TestKilledTestLeavesNoServer(t *testing.T) {
 	if os.Getenv(asParent) != "" {
 		k := startKept(t, exec.Command("sleep", "600"), nil)

@@ -25,7 +25,7 @@ const consentToManage = "policy-must-change"
 // consentWithoutUndo is the consent to a change that the directory does not let be taken back soon.
 const consentWithoutUndo = "password-too-young"
 
-// consentToUnread is the consent to a rotation under a password policy that nobody has read.
+// consentToUnread is the consent to a rotation under a password policy that is not known.
 const consentToUnread = "policy-not-read"
 
 // Test binds as the administrator at every address, and reads where accounts are searched for.
@@ -149,7 +149,8 @@ type abilities struct {
 	policies bool
 }
 
-// policyControl is the control of servers with password policies (draft-behera-ldap-password-policy).
+// policyControl is the control of servers with password policies
+// (draft-behera-ldap-password-policy).
 const policyControl = "1.3.6.1.4.1.42.2.27.8.5.1"
 
 // abilities reads the root of the directory. A server that does not show it may have any ability.

@@ -230,7 +230,8 @@ func (k *check) session(ctx context.Context, clone string) error {
 				Account:    clone,
 				Text: "The administrator cannot open database " + database +
 					", so its policies and functions that read session_user are not known.",
-				Fix:     "Run GRANT CONNECT ON DATABASE " + quoteIdentifier(database) + " TO " + quoteIdentifier(k.t.admin.Account) + ".",
+				Fix: "Run GRANT CONNECT ON DATABASE " + quoteIdentifier(database) + " TO " +
+					quoteIdentifier(k.t.admin.Account) + ".",
 				Consent: consentSession,
 			})
 			return nil
@@ -264,8 +265,8 @@ func (k *check) session(ctx context.Context, clone string) error {
 	return nil
 }
 
-// isDenied reports whether a login was refused for good: by a missing right, or because the database
-// takes no sessions.
+// isDenied reports whether a login was refused for good: by a missing right, or because the
+// database takes no sessions.
 func isDenied(err error) bool {
 	const takesNone = "55000"
 	e, ok := errors.AsType[*target.Error](err)

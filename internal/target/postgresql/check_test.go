@@ -260,7 +260,7 @@ func testMayAlter(t *testing.T, c *cluster, reader, _ target.Credential) {
 }
 
 // testUnread verifies that what the administrator may not read in the application's database needs
-// the consent that it might need, and that a lost answer is an error.
+// the consent that it might need, and that the check fails when an answer is lost.
 func testUnread(t *testing.T, c *cluster, reader, _ target.Credential) {
 	app := c.role(t, "unread", "LOGIN")
 	c.exec(t, "CREATE ROLE unread_clone LOGIN IN ROLE unread; ALTER ROLE unread_clone SET role = 'unread'")

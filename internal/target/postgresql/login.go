@@ -27,8 +27,8 @@ func (t *pg) Verify(ctx context.Context, c target.Credential) error {
 	return err
 }
 
-// Test logs in as the administrator, and reads what each rotation reads. The administrator's password
-// goes to admin_address alone: a pooler may not know it, and need not see it.
+// Test logs in as the administrator, and reads what each rotation reads. The administrator's
+// password goes to admin_address alone: a pooler may not know it, and need not see it.
 func (t *pg) Test(ctx context.Context) error {
 	_, err := t.Standing(ctx, t.admin.Account)
 	return err

@@ -201,8 +201,8 @@ func (h Harness) checkUnderFaults(t *testing.T) {
 	}
 }
 
-// noReason asserts that a check under a fault gives no reason against a rotation, and leaves nothing
-// out of the whole list without an error.
+// noReason asserts that a check under a fault gives no reason against a rotation, and leaves
+// nothing out of the whole list without an error.
 func (h Harness) noReason(t *testing.T, whole []string, list []target.Finding, err error) {
 	t.Helper()
 	h.secrets.absent(t, err)

@@ -82,7 +82,7 @@ func (p *Proxy) Refuse() {
 	p.refuse = true
 }
 
-// CutLater lets the next connections pass, n of them, and closes every later one like [Proxy.Refuse].
+// CutLater lets the next n connections pass, and closes every later one like [Proxy.Refuse].
 func (p *Proxy) CutLater(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
