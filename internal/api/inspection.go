@@ -246,22 +246,34 @@ func (k *inspection) logIn(ctx context.Context) {
 		return
 	}
 	if copied, ok := k.system.(target.Copied); ok && copied.Lag() > 0 {
-		if err := copied.VerifyCopies(ctx, k.method.current); err != nil {
-			answer := k.answerFor(k.target, err)
-			if _, withheld := target.ForCaller(err); withheld {
-				k.silence = err
-			}
-			k.add(target.Finding{
-				Code:    "replica-login",
-				Verdict: target.Note,
-				Account: k.method.current.Account,
-				Text:    "A replica does not let in the credential in use: " + answer.Error() + ".",
-			})
-		}
+		k.logInAtCopies(ctx, copied, k.method.current)
 	}
 	if !k.partner.Secret.IsZero() {
 		k.logInWith(ctx, k.partner, target.Note)
 	}
+}
+
+// logInAtCopies makes one login at every replica.
+func (k *inspection) logInAtCopies(ctx context.Context, copied target.Copied, c target.Credential) {
+	err := k.logInOnce(k.target, c.Account, func() error { return copied.VerifyCopies(ctx, c) })
+	switch {
+	case err == nil:
+		return
+	case fault.KindOf(err) == fault.Throttled:
+		k.check.Unchecked = cmp.Or(k.check.Unchecked, err.Error())
+		return
+	}
+	k.loginFailed = k.loginFailed || target.ClassOf(err).MayBeFailedLogin()
+	if _, withheld := target.ForCaller(err); withheld {
+		k.silence = err
+	}
+	answer := k.answerFor(k.target, err)
+	k.add(target.Finding{
+		Code:    "replica-login",
+		Verdict: target.Note,
+		Account: c.Account,
+		Text:    "A replica does not let in the credential in use: " + answer.Error() + ".",
+	})
 }
 
 // logInWith makes one login, and reports whether it showed that the credential works. rejected is
@@ -286,6 +298,7 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 		return false
 	}
 	answer := k.answerFor(k.target, err)
+	k.loginFailed = k.loginFailed || target.ClassOf(err).MayBeFailedLogin()
 	switch target.ClassOf(err) {
 	case target.Admitted:
 		k.add(target.Finding{
@@ -298,7 +311,6 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 		})
 		return true
 	case target.Rejected:
-		k.loginFailed = true
 		k.add(k.deadCredential(c, rejected, answer.Error()))
 	case target.Denied, target.Refused:
 		k.add(target.Finding{
@@ -310,7 +322,6 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 				"--login-endpoint, --login-database or --login-certificate-secret.",
 		})
 	default:
-		k.loginFailed = k.loginFailed || target.ClassOf(err) == target.Unknown
 		if _, withheld := target.ForCaller(err); withheld {
 			k.silence = err
 		}

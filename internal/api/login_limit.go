@@ -28,8 +28,8 @@ type loginWindow struct{ target, account, administrator string }
 
 func newLoginWindows() *loginWindows { return &loginWindows{until: map[loginWindow]time.Time{}} }
 
-// take begins a login. It returns when the next one may be made, if none may be made now. A login
-// that did not fail must give its window back.
+// take begins a login, and returns when the next one may be made. A login that did not fail must
+// give its window back with that time.
 func (l *loginWindows) take(w loginWindow, now time.Time) (next time.Time, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,10 +70,14 @@ func (l *loginWindows) open(w loginWindow, now time.Time) (next time.Time, ok bo
 	return next, !within(next, now)
 }
 
-func (l *loginWindows) giveBack(w loginWindow) {
+// giveBack ends the window that take began. After a login that lasted longer than its window, it
+// leaves the window of another call.
+func (l *loginWindows) giveBack(w loginWindow, next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.until, w)
+	if l.until[w].Equal(next) {
+		delete(l.until, w)
+	}
 }
 
 // logInOnce makes a login with a credential unless one with its account has failed a moment ago.
@@ -81,12 +85,13 @@ func (l *loginWindows) giveBack(w loginWindow) {
 // they are answered.
 func (c *Call) logInOnce(t store.Target, account string, verify func() error) error {
 	w := loginWindow{target: t.ID, account: c.Kinds[t.Kind].CanonicalAccount(t.Config, account)}
-	if next, ok := c.gate.logins.take(w, c.At); !ok {
+	next, ok := c.gate.logins.take(w, c.At)
+	if !ok {
 		return tooManyLogins("account "+account, t.Name, next)
 	}
 	err := verify()
-	if class := target.ClassOf(err); err == nil || class != target.Rejected && class != target.Unknown {
-		c.gate.logins.giveBack(w)
+	if err == nil || !target.ClassOf(err).MayBeFailedLogin() {
+		c.gate.logins.giveBack(w, next)
 	}
 	return err
 }

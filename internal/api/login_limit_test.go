@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // TestGuessesAreFew verifies that no way to a login lets a caller guess the password of an account,
@@ -96,4 +99,60 @@ func TestRejectedAdministratorIsNotTriedAgain(t *testing.T) {
 	if w.check(t, "db"); m.checked() != 2 {
 		t.Errorf("a new administrator was tried %d times", m.checked()-1)
 	}
+}
+
+// TestAnswersThatMayBeFailedLogins verifies that a login with any answer that the target may have
+// counted as a failed login is the only one in a window.
+func TestAnswersThatMayBeFailedLogins(t *testing.T) {
+	t.Parallel()
+	for class := target.Unknown; class <= target.Unclear; class++ {
+		want := 1
+		if class == target.Unreachable || class == target.Denied || class == target.Refused || class == target.Admitted {
+			want = 2 // the account is not locked by it
+		}
+		for _, call := range [][]string{
+			{"CheckRotation", "SecretName", "db"},
+			{"TestTarget", "TargetName", "pg", "SecretName", "db"},
+		} {
+			w, m := rotating(t)
+			w.env.TestTime = time.Second // without an answer, a call lasts that long
+			m.says(target.Failed(class, "08P01", "log in as app: no"))
+			for range 20 {
+				_, _ = w.call(t, rootPrincipal, call[0], call[1:]...)
+			}
+			if n := m.logins("app"); want == 1 && n != 1 || n < want {
+				t.Errorf("%s, %s: %d logins in one window", call[0], class, n)
+			}
+		}
+	}
+}
+
+// TestTestsAreCounted verifies that tests of a target and checks of an access key count as checks
+// of the secret.
+func TestTestsAreCounted(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	for _, call := range [][]string{
+		{"TestTarget", "TargetName", "pg", "SecretName", "db"},
+		{"CheckRotation", "SecretName", ownKey(t, w)},
+	} {
+		var err error
+		for range 9 {
+			_, err = w.call(t, rootPrincipal, call[0], call[1:]...)
+		}
+		if fault.KindOf(err) != fault.Throttled {
+			t.Errorf("%s is not refused at the ninth call: %v", call[0], err)
+		}
+	}
+}
+
+// ownKey creates a secret with an access key of this service.
+func ownKey(t *testing.T, w *world) string {
+	t.Helper()
+	w.must(t, "CreateUser", "UserName", "robot")
+	key := w.must(t, "CreateAccessKey", "UserName", "robot").(*ram.CreateAccessKeyResponse).AccessKey
+	w.must(t, "CreateSecret", "SecretName", "$Auto", "SecretType", kms.TypeRAMCredentials, "VersionId", "v1",
+		"SecretData", fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID,
+			key.AccessKeySecret.Reveal()), "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
+	return "acs/ram/user/robot"
 }

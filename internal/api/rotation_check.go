@@ -28,6 +28,9 @@ func checkRotation(
 		return nil, err
 	}
 	if s.TargetName() == secret.OwnUsers {
+		if err := c.takeCheck(ctx, s.Name); err != nil {
+			return nil, err
+		}
 		return c.checkOwn(s, r)
 	}
 	t, err := c.existingTarget(c.Snapshot, s.TargetName())
@@ -71,7 +74,7 @@ func (c *Call) startCheck(ctx context.Context, k *inspection) (rotation.Record, 
 		if err != nil {
 			return r, err
 		}
-		if s, err = s.AskCheck(min(c.Rotation.RequestEvery, rotation.LoginWindow), c.At); err != nil {
+		if s, err = c.askCheck(s); err != nil {
 			return r, err
 		}
 		before := r
@@ -80,6 +83,24 @@ func (c *Call) startCheck(ctx context.Context, k *inspection) (rotation.Record, 
 			err = tx.PutRotation(&r)
 		}
 		return before, errors.Join(err, tx.PutSecret(s, nil))
+	})
+}
+
+func (c *Call) askCheck(s secret.Secret) (secret.Secret, error) {
+	return s.AskCheck(min(c.Rotation.RequestEvery, rotation.LoginWindow), c.At)
+}
+
+// takeCheck takes a check from the allowance of a secret.
+func (c *Call) takeCheck(ctx context.Context, name string) error {
+	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+		s, err := c.existing(tx, name)
+		if err != nil {
+			return err
+		}
+		if s, err = c.askCheck(s); err != nil {
+			return err
+		}
+		return tx.PutSecret(s, nil)
 	})
 }
 

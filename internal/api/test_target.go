@@ -28,6 +28,11 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 		return nil, err
 	}
 	defer func() { _ = system.Close() }() // nothing of it is needed after its answer
+	if in.SecretName != "" {
+		if err := c.takeCheck(ctx, in.SecretName); err != nil {
+			return nil, err
+		}
+	}
 	ctx, ended := c.concealing(ctx, t, defaultTestTime)
 	out := &kms.TestTargetResponse{TargetName: t.Name, Result: "ok"}
 	switch tester, ok := system.(target.Tester); {

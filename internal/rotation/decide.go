@@ -53,10 +53,11 @@ func (a Answer) Liveness() target.Liveness {
 	return target.NotKnown
 }
 
-// LoginFailed reports whether the answer to a login counts as a failed login of the account. An
-// answer whose meaning is not known may be a rejection, so it counts.
+// LoginFailed reports whether the answer to a login begins the window of a failed login. No answer
+// does not begin one although it may be a failed login: reads may be blocked meanwhile, and would
+// stay blocked for a minute after an interruption of a second. The back-off bounds these logins.
 func (a Answer) LoginFailed() bool {
-	return !a.OK && (a.Class == target.Rejected || a.Class == target.Unclear)
+	return !a.OK && a.Class != target.Unknown && a.Class.MayBeFailedLogin()
 }
 
 // NotBegun returns the event of a step that could not be begun, so that nothing was sent. final

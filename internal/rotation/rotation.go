@@ -53,11 +53,12 @@ const (
 	// engine stops asking and takes the safe way: what was not sent is abandoned, what the target has
 	// taken is taken back. A target that does not answer does not count.
 	MaxUndecided = 10
-	// LoginWindow is the time in which the engine causes at most one failed login of an account. Three
-	// exceptions: the login with the base version that follows a rejected candidate, once in a
-	// rotation; an engine that is killed after a failed login, before it has stored it; and the login
-	// with a credential that a caller has the service adopt, which waits for those before it and not
-	// for the engine's. A clock that is set forward shortens the window.
+	// LoginWindow is the time in which the engine causes at most one failed login of an account. The
+	// exceptions: a login without an answer, which is repeated with a back-off; the login with the
+	// base version that follows a rejected candidate, once in a rotation; an engine that is killed
+	// after a failed login, before it has stored it; and the login with a credential that a caller has
+	// the service adopt, which waits for those before it and not for the engine's. A clock that is set
+	// forward shortens the window.
 	LoginWindow = time.Minute
 	// Settle is how long after its answer was lost a target may still carry out what it was asked: the
 	// request is on its way, or waits for a lock there. Before that, "does not have it" is not

@@ -63,6 +63,11 @@ func (c Class) String() string {
 	}
 }
 
+// MayBeFailedLogin reports whether a login that ended with the class may count as a failed one at
+// the target: a rejection, an answer that may be one, and no answer, because the target may have
+// counted what it did not answer.
+func (c Class) MayBeFailedLogin() bool { return c == Rejected || c == Unclear || c == Unknown }
+
 // Error says what went wrong at a target, in the target's own words.
 type Error struct {
 	Class Class

@@ -20,6 +20,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/postgresql"
 	"github.com/keyturn/keyturn/internal/target/targettest"
+	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
 	"github.com/keyturn/keyturn/test/support"
 )
@@ -384,6 +385,13 @@ func testClasses(t *testing.T, c *cluster, reader, _ target.Credential) {
 	c.role(t, "super", "LOGIN SUPERUSER")
 	super.New.Account = "super"
 	targettest.Expect(t, tt.Apply(targettest.Within(t), super), target.Denied, "(42501)")
+	wrong := reader
+	wrong.Secret = sensitive.New("not its password")
+	err := c.open(t, c.Addr(), wrong).Apply(targettest.Within(t), change)
+	targettest.Expect(t, err, target.Denied, "(28P01)")
+	if !target.IsAdminRejected(err) {
+		t.Error("a rejected administrator is not reported as one, so calls try it again and again")
+	}
 	overlap := change
 	overlap.Strategy = target.Overlap
 	targettest.Expect(t, tt.Apply(targettest.Within(t), overlap), target.Denied)
