@@ -78,6 +78,9 @@ func prepareTargetAccounts(
 		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
 	}
 	p := &preparation{Call: c, in: in, target: t, system: system, by: by}
+	if err := p.mayUndo(); err != nil {
+		return nil, err
+	}
 	if err := p.admits(ctx, preparedAccounts(in)); err != nil {
 		return nil, err
 	}
@@ -121,16 +124,32 @@ func (p *preparation) mayChange(ctx context.Context, others []string) error {
 	return p.admits(ctx, others)
 }
 
-// undo removes the clone, unless a secret rotates it.
-func (p *preparation) undo(ctx context.Context, plan target.Plan) error {
-	owner, err := rotating(p.Snapshot, p.Account(), p.target, p.in.CloneAccountName, p.At)
-	switch {
-	case err != nil:
-		return err
-	case owner != "":
-		return fault.New(fault.InUse, "Secret %q rotates account %q of target %q: delete the secret first, or "+
-			"configure its rotation for another account.", owner, p.in.CloneAccountName, p.target.Name)
+// mayUndo refuses to remove a clone that a secret rotates, and says how that secret lets go of it.
+func (p *preparation) mayUndo() error {
+	if !p.in.Undo {
+		return nil
 	}
+	clone := p.in.CloneAccountName
+	name, err := rotating(p.Snapshot, p.Account(), p.target, clone, p.At)
+	if err != nil || name == "" {
+		return err
+	}
+	s, _, err := p.Snapshot.Secret(p.Account(), name, p.At)
+	if err != nil {
+		return err
+	}
+	release := "detach it: keyturn rotation detach " + name
+	if s.Managed() {
+		release = fmt.Sprintf("store its credential in another secret, which applications then read, and delete this one "+
+			"without recovery (a secret that can be restored keeps its accounts): keyturn secret delete %s --now --yes", name)
+	}
+	return fault.New(fault.InUse, "Secret %q rotates account %q of target %q. When it serves %q (otherwise: keyturn "+
+		"rotation rotate %s --wait, then keyturn rotation end-grace %s), %s",
+		name, clone, p.target.Name, p.in.AccountName, name, name, release)
+}
+
+// undo removes the clone.
+func (p *preparation) undo(ctx context.Context, plan target.Plan) error {
 	if err := p.by.ApplyPlan(ctx, plan); err != nil {
 		return p.refused(err, "")
 	}

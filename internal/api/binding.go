@@ -174,7 +174,9 @@ func claimName(tx *store.Tx, s secret.Secret, t store.Target, name string) error
 	case err != nil:
 		return err
 	case other != "":
-		return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already.", name, t.Name, other)
+		return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already. To end that: "+
+			"keyturn rotation detach %s (a Generic secret) or keyturn secret delete %s --now (any other).",
+			name, t.Name, other, other, other)
 	}
 	return tx.PutClaim(store.Claim{Account: s.Account, Target: t.Name, User: name, Secret: s.Name})
 }

@@ -272,8 +272,8 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 	}
 	if !in.Detach && len(names) > 0 {
 		return nil, fault.New(fault.InUse,
-			"Secrets are attached to target %q: %s. RemoveRotation or DeleteSecret detaches one; "+
-				"DeregisterTarget with Detach detaches all.",
+			"Secrets are attached to target %q: %s. keyturn rotation detach (a Generic secret) or "+
+				"keyturn secret delete --now detaches one; DeregisterTarget with Detach (--detach) detaches all.",
 			t.Name, shortList(names, mostAttached))
 	}
 	for _, name := range names {

@@ -156,9 +156,15 @@ func (c *rotationEndGrace) Run(e *env) error {
 
 type rotationUndo struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
+	Yes  bool   `help:"Do not ask." short:"y"`
 }
 
 func (c *rotationUndo) Run(e *env) error {
+	if !c.Yes {
+		if err := e.confirm(fmt.Sprintf("Make the previous credential of %s current again?", c.Name)); err != nil {
+			return err
+		}
+	}
 	client, err := e.connect()
 	if err != nil {
 		return err

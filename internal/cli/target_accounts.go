@@ -60,7 +60,7 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 	if err := c.print(e, out); err != nil {
 		return err
 	}
-	if out.Applied && !out.Proven {
+	if out.Applied && !out.Proven && !c.Undo {
 		return coded{exitFailed, ""}
 	}
 	return nil
@@ -82,6 +82,8 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 		fmt.Fprintf(e.stdout, "-- %s\n", f)
 	}
 	switch {
+	case c.Undo && len(out.Statements) == 0:
+		fmt.Fprintf(e.stdout, "Nothing was changed: there is no %s.\n", c.Clone)
 	case c.Undo && out.Applied:
 		fmt.Fprintf(e.stdout, "Done. %s is removed.\n", c.Clone)
 	case c.Undo:

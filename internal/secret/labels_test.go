@@ -212,7 +212,7 @@ func TestAttachDetach(t *testing.T) {
 		text string
 	}{
 		{"managed", rotating(), fault.Unsupported,
-			"of type Rds, which is always rotated by the service; UpdateSecretRotationPolicy turns the schedule off"},
+			"of type Rds, which is always rotated by the service; keyturn rotation configure"},
 		{"in the deletion window", with(attached, deleting), fault.Deleting, ""},
 	} {
 		if _, err := tt.s.Detach(later); fault.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.text) {

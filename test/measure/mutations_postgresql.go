@@ -3,6 +3,14 @@ package main
 // postgresqlMutations break the rules of PostgreSQL.
 var postgresqlMutations = []mutation{
 	{
+		name: "a clone that a secret rotates may be removed",
+		file: "internal/api/accounts.go",
+		old:  "	if !p.in.Undo {\n		return nil\n	}",
+		new:  "	if p.in.Undo {\n		return nil\n	}",
+		pkg:  "test/rotation",
+		test: "TestPrepareAccountsWayBack",
+	},
+	{
 		name: "the owner that a plan of PostgreSQL renames needs no right",
 		file: "internal/target/postgresql/setup.go",
 		old:  "s.others = append(s.others, owner.name)",

@@ -377,3 +377,48 @@ func TestPrepareAccountsAtTheLimit(t *testing.T) {
 		t.Errorf("with one free session: %+v, %v", out, err)
 	}
 }
+
+// The page of PostgreSQL names the commands of the way back from two logins. Not parallel: commands
+// read the environment.
+func TestPrepareAccountsWayBack(t *testing.T) {
+	s, d := startOneLogin(t)
+	connect(t, s)
+	keyturn := func(want int, stdin, command string) string {
+		t.Helper()
+		var out bytes.Buffer
+		if code := cli.Run(t.Context(), strings.Fields(command), strings.NewReader(stdin), &out, &out); code != want {
+			t.Fatalf("%s: exit code %d, want %d:\n%s", command, code, want, &out)
+		}
+		return out.String()
+	}
+	const prepare = "target prepare-accounts pg-main --account app --clone app_clone "
+	if out := keyturn(0, "", prepare+"--undo --apply"); !strings.Contains(out, "there is no app_clone") ||
+		strings.Contains(out, "Done") {
+		t.Errorf("without a clone:\n%s", out)
+	}
+	keyturn(0, d.app.AccountPassword, prepare+"--apply --secret db")
+	keyturn(0, "", "rotation rotate db --wait")
+	keyturn(0, "", "rotation end-grace db --yes")
+	until(t, s, "db", "done")
+	for _, flags := range []string{"--undo", "--undo --apply"} {
+		if out := keyturn(1, "", prepare+flags); !strings.Contains(out, "rotation rotate db --wait") ||
+			!strings.Contains(out, "secret delete db --now --yes") {
+			t.Errorf("while a secret rotates the clone:\n%s", out)
+		}
+	}
+	keyturn(0, "", "rotation rotate db --wait")
+	keyturn(0, "", "rotation end-grace db --yes")
+	until(t, s, "db", "done")
+	value := keyturn(0, "", "secret get db")
+	keyturn(0, value, "secret put db_app")
+	keyturn(0, "", "secret delete db --now --yes")
+	keyturn(0, "", prepare+"--undo")
+	if out := keyturn(0, "", prepare+"--undo --apply"); !strings.Contains(out, "Done. app_clone is removed.") {
+		t.Errorf("undone:\n%s", out)
+	}
+	keyturn(0, "", "rotation configure db_app --target pg-main --strategy single")
+	keyturn(0, "", "rotation rotate db_app --wait")
+	if _, l := current(t, s, "db_app"); l.AccountName != "app" || d.login(t.Context(), l) != nil {
+		t.Errorf("the credential of %q does not work", l.AccountName)
+	}
+}
