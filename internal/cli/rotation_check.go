@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/kms"
@@ -50,17 +51,35 @@ func printCheck(w io.Writer, out *kms.CheckRotationResponse) error {
 	fmt.Fprintln(w)
 	t := newTable("STRATEGY", "VERDICT", "WINDOW")
 	for _, s := range out.Strategies {
-		verdict := s.Verdict
-		if len(s.Consents) > 0 {
-			verdict += " (" + strings.Join(s.Consents, ", ") + ")"
+		verdict, why, window := s.Verdict, s.Consents, s.Window
+		if s.Verdict == kms.VerdictImpossible {
+			why, window = impediments(out.Findings, s.Strategy), ""
 		}
-		t.row(s.Strategy, verdict, s.Window)
+		if len(why) > 0 {
+			verdict += " (" + strings.Join(why, ", ") + ")"
+		}
+		t.row(s.Strategy, verdict, window)
 	}
 	if err := t.write(w); err != nil {
 		return err
 	}
 	return printFindings(w, out.Findings)
 }
+
+// impediments returns the codes of the findings that make a strategy impossible.
+func impediments(list []kms.RotationFinding, strategy string) []string {
+	var codes []string
+	for _, f := range list {
+		applies := len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy)
+		if applies && f.Verdict == kms.VerdictImpossible && !slices.Contains(codes, f.Code) {
+			codes = append(codes, f.Code)
+		}
+	}
+	return codes
+}
+
+// notForSecret is the code of a strategy that a secret cannot use. The table of strategies says so.
+const notForSecret = "strategy-not-for-secret"
 
 // printConsent prints the command that agrees to what the strategy of the secret lacks consent for.
 func printConsent(e *env, client *kms.Client, out *kms.CheckRotationResponse) error {
@@ -132,6 +151,9 @@ func shellWord(s string) string {
 
 func printFindings(w io.Writer, list []kms.RotationFinding) error {
 	for _, f := range list {
+		if f.Code == notForSecret {
+			continue
+		}
 		verdict := f.Verdict
 		if f.Agreed {
 			verdict += ", agreed"

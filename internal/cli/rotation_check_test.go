@@ -20,7 +20,12 @@ func TestPrintCheck(t *testing.T) {
 		Unchecked:  "the login gave no proof.",
 		Strategies: []kms.CheckedStrategy{
 			{Strategy: "single", Verdict: kms.VerdictSafeWithConsent, Window: "One commit.", Consents: []string{"scram"}},
-			{Strategy: "double", Verdict: kms.VerdictImpossible, Window: "None."},
+			{
+				Strategy: "double",
+				Verdict:  kms.VerdictImpossible,
+				Window:   "None.",
+				Consents: []string{"form"},
+			},
 		},
 		Findings: []kms.RotationFinding{
 			{Code: "md5", Verdict: "needs-consent", Text: "It has an md5 verifier.", Consent: "scram"},
@@ -30,6 +35,12 @@ func TestPrintCheck(t *testing.T) {
 				Strategies: []string{"double"},
 				Text:       "There is one account.",
 				Fix:        "Make another.",
+			},
+			{
+				Code:       "strategy-not-for-secret",
+				Verdict:    "impossible",
+				Strategies: []string{"double"},
+				Text:       "The secret has one account.",
 			},
 			{Code: "form", Verdict: "needs-consent", Text: "The form changes.", Consent: "form", Agreed: true},
 		},
@@ -42,7 +53,7 @@ Not checked: the login gave no proof.
 
 STRATEGY  VERDICT                    WINDOW
 single    safe-with-consent (scram)  One commit.
-double    impossible                 None.
+double    impossible (no-second, strategy-not-for-secret)
 
 md5 (needs-consent)
   It has an md5 verifier.

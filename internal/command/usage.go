@@ -23,6 +23,7 @@ func Usage(program string, err error) string {
 	if strings.Contains(text, "--help") {
 		return text
 	}
+	text = strings.Replace(text, `must be one of "",`, "must be one of ", 1) // "" stands for a flag that is not given
 	text = noValue.ReplaceAllString(text, "$1 needs a value")
 	text = noArgument.ReplaceAllString(text, "$1 is missing")
 	text = noCommand.ReplaceAllString(text, "a command is missing")

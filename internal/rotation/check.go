@@ -94,7 +94,7 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 		reasons = append(reasons, text)
 	}
 	if n := len(reasons); n > maxReasons {
-		reasons = append(reasons[:maxReasons], fmt.Sprintf("There are %d more findings.", n-maxReasons))
+		reasons = append(reasons[:maxReasons], fmt.Sprintf("Further findings: %d.", n-maxReasons))
 	}
 	return strings.Join(reasons, " "), len(reasons) == 0
 }

@@ -84,7 +84,7 @@ func TestReasonIsBounded(t *testing.T) {
 	t.Parallel()
 	list := slices.Repeat([]target.Finding{{Verdict: target.Impossible, Text: "No."}}, 32)
 	reason, ok := rotation.MayBegin(list, target.Single, nil)
-	if want := "No. No. No. There are 29 more findings."; ok || reason != want {
+	if want := "No. No. No. Further findings: 29."; ok || reason != want {
 		t.Errorf("may begin %v, %q; want %q", ok, reason, want)
 	}
 }

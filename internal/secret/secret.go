@@ -267,9 +267,9 @@ func unsupported(s Secret, operation string) error {
 			"%s is for secrets that are not rotated by the service; %q is, with target %q.",
 			operation, s.Name, s.Settings().Target)
 	}
-	return fault.New(fault.Unsupported, "%s is for secrets that the service rotates, and %q is not rotated yet: "+
-		"ConfigureRotation attaches it to a target (keyturn rotation configure %s --target TARGET).",
-		operation, s.Name, s.Name)
+	return fault.New(fault.Unsupported, "Secret %q is not rotated yet: ConfigureRotation attaches it to a target "+
+		"(keyturn rotation configure %s --target TARGET). Without --interval and --cron it is rotated by hand only, and its "+
+		"credential stays as it is until then.", s.Name, s.Name)
 }
 
 // SetPolicy replaces the policy of the secret by a document that package policy has accepted. ids

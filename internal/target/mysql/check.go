@@ -199,7 +199,7 @@ func (c *checker) form(a account, self string) {
 	case errors.Is(errAdd, errForm):
 		c.ask(changePlugin, self, self+" logs in by ed25519, of which many clients can use one password at a time: with "+
 			"overlap the previous password is stored for mysql_native_password until it is retired. The new one is of "+
-			"ed25519.", "Use strategy single.", target.Overlap)
+			"ed25519.", "Without that: keyturn rotation configure with --strategy single.", target.Overlap)
 	case errAdd != nil:
 		code := "auth-plugin"
 		if errors.Is(errAdd, errOthers) {

@@ -33,7 +33,7 @@ var (
 	)
 	errForm = errors.New(
 		"with strategy overlap the previous password would be stored for mysql_native_password until it is retired, " +
-			"instead of ed25519; use strategy single, or add " + changePlugin + " to the secret's Consent",
+			"instead of ed25519: keyturn rotation configure with --strategy single or with --consent " + changePlugin,
 	)
 	errBoth = errors.New(
 		"the password is stored for several plugins, and clients can use one of two passwords for each; use strategy " +

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -146,8 +147,18 @@ func (t *pg) asAdminOf(ctx context.Context, what, database string, secrets ...se
 		return a, nil
 	}
 	return nil, target.AsAdmin(t.loginFailed(
-		what+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress, err, secrets...,
+		what+": log in as administrator "+t.admin.Account+" at "+t.config.AdminAddress+setDatabase(err, database),
+		err, secrets...,
 	))
+}
+
+// setDatabase names the setting that helps if the server or a pooler does not have a database.
+func setDatabase(err error, database string) string {
+	answer, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || answer.Code != "3D000" && !strings.Contains(answer.Message, "no such database") {
+		return ""
+	}
+	return fmt.Sprintf(" (it has no database %q: keyturn target update with --set database=NAME)", database)
 }
 
 // loginFailed classifies a failed login.

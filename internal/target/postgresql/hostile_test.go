@@ -114,6 +114,9 @@ func testHostileDatabase(t *testing.T, c *cluster) {
 		return strings.Contains(c.log.String(), hostile+"probe")
 	})
 
+	lost := c.open(t, c.Addr(), admin, `"database":"nowhere"`)
+	_, err = lost.(target.Guarded).Standing(targettest.Within(t), "app")
+	targettest.Expect(t, err, target.Denied, "--set database=NAME")
 	tt := c.open(t, c.Addr(), admin, `"database":"shop"`)
 	standing, err := tt.(target.Guarded).Standing(targettest.Within(t), "app")
 	if err != nil || standing != (target.Standing{}) {

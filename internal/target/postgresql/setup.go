@@ -430,7 +430,7 @@ func (s *setup) undo(ctx context.Context, account, clone role, exists bool) erro
 		return failed(s.what, err, s.secrets...)
 	}
 	if sessions > 0 {
-		return s.refuse("%q has %d open sessions", clone.name, sessions)
+		return s.refuse("%q has open sessions (%d): end them first", clone.name, sessions)
 	}
 	own, err := s.belongings(ctx, clone)
 	if err != nil {

@@ -146,8 +146,8 @@ func checkPasswords(f *target.Findings, nodes []*node, users []user, h string) {
 				"Add it there, or put the password that every node has into the secret.")
 		}
 		if others > 0 {
-			f.Note("further-passwords", fmt.Sprintf("The user has %d passwords at %s besides the one in use, which stay.",
-				others, n.addr))
+			f.Note("further-passwords", fmt.Sprintf("Besides the one in use, the user has passwords at %s, which stay: %d.",
+				n.addr, others))
 		}
 	}
 }

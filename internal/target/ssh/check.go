@@ -88,7 +88,7 @@ func (h *host) checkForm(f *target.Findings, r target.CheckRequest) bool {
 	if slices.Contains(r.Strategies, wrong) {
 		f.Impossible("wrong-strategy",
 			fmt.Sprintf("The credential is a %s, which the strategy %s cannot replace.", form, wrong),
-			fmt.Sprintf("Configure the strategy %s.", right), wrong)
+			fmt.Sprintf("keyturn rotation configure with --strategy %s.", right), wrong)
 	}
 	switch {
 	case isKey(r.Current):
