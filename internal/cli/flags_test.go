@@ -67,7 +67,7 @@ func TestEveryCommandUsesItsProfile(t *testing.T) {
 				flags = append(flags, "--output", "json")
 			}
 			args := slices.Concat(strings.Fields(path), flags, extra[path], arguments(leaf, file))
-			e := &env{ctx: t.Context(), stdin: null, stdout: null, stderr: null}
+			e := &env{ctx: t.Context(), stdin: null, stdout: null, stderr: null, raw: null, rawErr: null}
 			selected, err := newTestParser(t, e).Parse(args)
 			if err != nil {
 				t.Errorf("keyturn %s: %v", path, err)

@@ -79,6 +79,8 @@ type Error struct {
 	// has not proved its identity. A caller who could read it could use a target as a port scanner
 	// and to read the banners of other services.
 	Detail string
+	// stranger says that the sender may be another service than a system of the target's kind.
+	stranger bool
 	// adminRejected says that the target has rejected the credential of its administrator.
 	adminRejected bool
 }
@@ -88,6 +90,14 @@ type Error struct {
 func IsAdminRejected(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.adminRejected
+}
+
+// OfStranger returns e as the answer of a sender that has not proved its identity and that does not
+// answer as a system of the target's kind does. Callers learn nothing of it: see [ForCaller].
+func (e *Error) OfStranger() *Error {
+	out := *e
+	out.stranger = true
+	return &out
 }
 
 func (e *Error) Error() string {
@@ -134,7 +144,7 @@ func bounded(text string) string {
 // anything does.
 func ForCaller(err error) (public Error, withheld bool) {
 	var e *Error
-	if !errors.As(err, &e) || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
+	if !errors.As(err, &e) || e.stranger || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
 		return Error{Class: Unreachable, Text: "no answer; the server's log says more"}, true
 	}
 	return Error{Class: e.Class, Code: e.Code, Text: e.Text}, false
@@ -257,7 +267,10 @@ func WithAdvice(err error, advice string, secrets ...sensitive.Value) error {
 		return err
 	}
 	out := Failed(Denied, "", err.Error()+"; "+advice, secrets...)
-	out.adminRejected = IsAdminRejected(err)
+	var e *Error
+	if errors.As(err, &e) {
+		out.adminRejected, out.stranger = e.adminRejected, e.stranger
+	}
 	return out
 }
 

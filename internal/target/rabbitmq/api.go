@@ -132,11 +132,11 @@ func (b *broker) user(
 		// The attempt has only read so far, so nothing has happened.
 		return user{}, answered(target.Unreachable, what+": read the user", got, secrets)
 	case !got.JSON || json.Unmarshal(got.Body, &u) != nil || u.Name != of.Account || len(u.Tags) == 0:
-		return user{}, target.Failed(
+		return user{}, rest.OfStranger(got, target.Failed(
 			target.Denied, rest.Code(got.Status),
 			what+": the answer is not RabbitMQ's description of that user; is api the address of the management API?",
 			secrets...,
-		)
+		))
 	}
 	return u, nil
 }

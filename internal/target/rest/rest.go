@@ -136,6 +136,8 @@ func newTransport(dial egress.DialFunc, t target.TLS, host string) *http.Transpo
 
 // Answered returns the error for an answer. words are the target's own, without secrets: callers
 // read them when TLS has proved the identity of the sender, otherwise the operator's log has them.
+// An answer that says neither that something is done nor that it is refused may then be another
+// service's.
 func Answered(class target.Class, got Reply, text, words string, secrets []sensitive.Value) *target.Error {
 	if words != "" && got.Proven {
 		text += ": " + words
@@ -144,7 +146,19 @@ func Answered(class target.Class, got Reply, text, words string, secrets []sensi
 	if !got.Proven {
 		e.Detail = words
 	}
+	if class == target.Unclear || class == target.Unreachable {
+		return OfStranger(got, e)
+	}
 	return e
+}
+
+// OfStranger returns e as the answer of a stranger, unless TLS has proved the identity of its
+// sender.
+func OfStranger(got Reply, e *target.Error) *target.Error {
+	if got.Proven {
+		return e
+	}
+	return e.OfStranger()
 }
 
 // ended returns the context's error if the context has ended, because the transport reports that
