@@ -51,6 +51,12 @@ func TestGuessesAreFew(t *testing.T) {
 			if n := m.logins("victim"); n != 2 {
 				t.Errorf("%d logins after a window; want one more", n)
 			}
+			// The clock was an hour ahead, and is set back.
+			w.now = w.now.Add(-time.Hour)
+			_ = guess(t, w, 11)
+			if n := m.logins("victim"); n != 3 {
+				t.Errorf("%d logins after the clock was set back; want one more", n)
+			}
 		})
 	}
 }

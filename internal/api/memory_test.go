@@ -23,6 +23,7 @@ type memory struct {
 	answer    error                      // guarded by mu; what it says to a login that is right
 	findings  []target.Finding           // guarded by mu; what it says of an account
 	asked     target.CheckRequest        // guarded by mu; what it was asked last
+	during    func()                     // guarded by mu; runs during each check of an account
 	refusal   error                      // guarded by mu; of a question about an account
 	checks    int                        // guarded by mu
 }
@@ -128,6 +129,9 @@ func (m *memory) Verify(_ context.Context, c target.Credential) error {
 func (m *memory) CheckAccount(_ context.Context, r target.CheckRequest) ([]target.Finding, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.during != nil {
+		m.during()
+	}
 	m.asked = r
 	m.checks++
 	switch {
@@ -144,6 +148,13 @@ func (m *memory) says(answer error, findings ...target.Finding) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.answer, m.findings = answer, findings
+}
+
+// meanwhile sets what happens during each check of an account.
+func (m *memory) meanwhile(during func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.during = during
 }
 
 // refuses sets the error of each question about an account.

@@ -45,6 +45,11 @@ func TestCheckRotation(t *testing.T) {
 		Consent:    "change-auth-plugin",
 	}
 	limit := target.Finding{Code: "limit", Verdict: target.Impossible, Text: "No room.", Fix: "ALTER ROLE."}
+	limitOf := func(s target.Strategy) target.Finding {
+		f := limit
+		f.Strategies = []target.Strategy{s}
+		return f
+	}
 	const second = ", strategy-not-for-secret"
 	for _, tt := range []struct {
 		name, wrong string
@@ -80,6 +85,13 @@ func TestCheckRotation(t *testing.T) {
 		{
 			name:     "impossible",
 			findings: []target.Finding{limit},
+			verdict:  "impossible",
+			want:     "single impossible, double impossible" + second + ", limit",
+			logins:   1,
+		},
+		{
+			name:     "one finding of two strategies, told one by one",
+			findings: []target.Finding{limitOf(target.Double), limitOf(target.Single)},
 			verdict:  "impossible",
 			want:     "single impossible, double impossible" + second + ", limit",
 			logins:   1,
@@ -150,6 +162,28 @@ func TestCheckRotation(t *testing.T) {
 				t.Errorf("the last failed login is stored at %v", got)
 			}
 		})
+	}
+}
+
+// TestCheckOfAnOldCredential verifies that the result of a check is not stored for a credential that
+// became the current one meanwhile.
+func TestCheckOfAnOldCredential(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.says(nil, target.Finding{Code: "limit", Verdict: target.Note, Text: "No room."})
+	m.meanwhile(func() {
+		w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
+			next := s.Versions["v1"]
+			next.ID = "v2"
+			s.Versions["v2"] = next
+			s.Stages[secret.Previous], s.Stages[secret.Current] = "v1", "v2"
+		})
+	})
+	if _, err := w.call(t, rootPrincipal, "CheckRotation", "SecretName", "db"); fault.KindOf(err) != fault.InUse {
+		t.Errorf("a check during which the credential has changed: %v", err)
+	}
+	if got := w.record(t, "db").Check; got != nil {
+		t.Errorf("the check of another credential is stored: %+v", got)
 	}
 }
 

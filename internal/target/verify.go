@@ -1,6 +1,21 @@
 package target
 
-import "context"
+import (
+	"context"
+	"errors"
+)
+
+// Answer returns the error of a login at e. A pooler answers from users or a cache of its own, so
+// its rejection is no verdict of a server.
+func (e Endpoint) Answer(err error) error {
+	var of *Error
+	if e.Role != Pooler || !errors.As(err, &of) || of.Class != Rejected {
+		return err
+	}
+	out := *of
+	out.Class, out.Text = Unclear, out.Text+"; a pooler answers from users or a cache of its own"
+	return &out
+}
 
 // VerifyEach logs in at every endpoint in turn and returns the result that [Target.Verify] must
 // return: a rejection as soon as there is one, otherwise the first failure, otherwise nil. An

@@ -88,3 +88,21 @@ func TestNewKind(t *testing.T) {
 		t.Errorf("addresses %q of a configuration with a mistake", got)
 	}
 }
+
+// TestPoolerDoesNotDecide verifies that a rejection by a pooler is shown, and decides nothing.
+func TestPoolerDoesNotDecide(t *testing.T) {
+	t.Parallel()
+	rejected := target.Rejected.Errorf("wrong password")
+	for role, want := range map[target.Role]target.Class{
+		target.Writer:  target.Rejected,
+		target.Replica: target.Rejected,
+		target.Pooler:  target.Unclear,
+	} {
+		if got := target.ClassOf(target.Endpoint{Role: role}.Answer(rejected)); got != want {
+			t.Errorf("a rejection by a %s is of class %v, want %v", role, got, want)
+		}
+	}
+	if err := (target.Endpoint{Role: target.Pooler}).Answer(nil); err != nil {
+		t.Errorf("a login at a pooler ends with %v", err)
+	}
+}

@@ -33,8 +33,8 @@ type conn struct{ driver.Conn }
 // dialing says where and how a connection is opened.
 type dialing struct {
 	address, database string
-	// certificate is the client's; nil for none.
-	certificate *tls.Certificate
+	// certificates are the client's: none or one.
+	certificates []tls.Certificate
 	// params are set for the session.
 	params map[string]string
 }
@@ -52,8 +52,8 @@ func (t *my) connect(ctx context.Context, to dialing, c target.Credential) (*con
 	cfg.Passwd = c.Secret.Reveal()
 	cfg.DBName = to.database
 	cfg.TLS = t.config.TLS.Config(host)
-	if cfg.TLS != nil && to.certificate != nil {
-		cfg.TLS.Certificates = []tls.Certificate{*to.certificate}
+	if cfg.TLS != nil {
+		cfg.TLS.Certificates = to.certificates
 	}
 	cfg.Params = to.params
 	cfg.Logger = &driverpkg.NopLogger{}

@@ -2,7 +2,6 @@ package mysql
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -46,7 +45,7 @@ func (t *my) login(ctx context.Context, e target.Endpoint, c target.Credential) 
 	if strings.ContainsRune(c.Account, 0) || c.Account == "" || c.Secret.IsZero() {
 		return target.Rejected.Errorf("%s: the name or the password is empty, or has a zero byte", attempt)
 	}
-	certificate, err := t.certificate()
+	certificates, err := t.application.ClientCertificate(t.config.TLS)
 	if err != nil {
 		return target.Denied.Errorf("%s: %v", attempt, err)
 	}
@@ -54,16 +53,11 @@ func (t *my) login(ctx context.Context, e target.Endpoint, c target.Credential) 
 	if t.application.Database != "" {
 		database = t.application.Database
 	}
-	conn, err := t.connect(ctx, dialing{address: e.Address, database: database, certificate: certificate}, c)
+	conn, err := t.connect(ctx, dialing{address: e.Address, database: database, certificates: certificates}, c)
 	if err != nil {
 		failed := t.loginFailed(attempt, err, c.Secret)
-		if failed.Class != target.Rejected || e.Role == target.Replica {
-			return failed
-		}
-		if e.Role == target.Pooler {
-			failed.Class = target.Unclear
-			failed.Text += "; a pooler answers from a list or a cache of its own"
-			return failed
+		if failed.Class != target.Rejected || e.Role != target.Writer {
+			return e.Answer(failed)
 		}
 		return t.explained(ctx, e, c, failed)
 	}
@@ -72,24 +66,6 @@ func (t *my) login(ctx context.Context, e target.Endpoint, c target.Credential) 
 		return err
 	}
 	return t.check(ctx, conn, e.Address, c)
-}
-
-// certificate returns the client certificate of the application; nil without one.
-func (t *my) certificate() (*tls.Certificate, error) {
-	if t.application.CertificateSecret == "" {
-		return nil, nil
-	}
-	if t.config.TLS.Off {
-		return nil, errors.New("the login has a client certificate, and TLS is off")
-	}
-	pem := []byte(t.application.Certificate.Reveal())
-	certificate, err := tls.X509KeyPair(pem, pem)
-	if err != nil {
-		return nil, fmt.Errorf(
-			"secret %s must have a client certificate and its key, in PEM", t.application.CertificateSecret,
-		)
-	}
-	return &certificate, nil
 }
 
 // takeRole takes the role that the application takes.

@@ -44,22 +44,10 @@ func (s *server) verify(ctx context.Context, endpoints target.EndpointList, c ta
 		}
 		defer n.close()
 		if err := n.login(ctx, c); err != nil || s.application.Database == "" {
-			return ofPooler(e, err)
+			return e.Answer(err)
 		}
 		return n.selects(ctx, s.application.Database)
 	})
-}
-
-// ofPooler returns the error of a login. A pooler has users of its own, and what it rejects is no
-// verdict of a server.
-func ofPooler(at target.Endpoint, err error) error {
-	var e *target.Error
-	if at.Role != target.Pooler || !errors.As(err, &e) || e.Class != target.Rejected {
-		return err
-	}
-	out := *e
-	out.Class, out.Text = target.Unclear, out.Text+"; a pooler has users of its own"
-	return &out
 }
 
 // selects opens a database after a login. A refusal leaves the login proved.
