@@ -2,7 +2,6 @@ package postgresql
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -13,7 +12,6 @@ import (
 // knows a database before it knows the caller. What follows an error is not read: nothing after it
 // accepts a login.
 type admission struct {
-	left     int // bytes that the server may still send in this session
 	accepted bool
 	refused  bool
 	header   []byte // of the message that is being read
@@ -26,8 +24,6 @@ func (a *admission) frontend(r io.Reader, w io.Writer) *pgproto3.Frontend {
 	return pgproto3.NewFrontend(&watched{r, a}, w)
 }
 
-var errTooMuch = errors.New("the server has sent more than a session needs")
-
 type watched struct {
 	io.Reader
 	by *admission
@@ -35,9 +31,6 @@ type watched struct {
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
-	if w.by.left -= n; w.by.left < 0 {
-		return 0, errTooMuch
-	}
 	w.by.see(p[:n])
 	return n, err
 }

@@ -341,7 +341,7 @@ func testLogin(t *testing.T, c *cluster, reader, _ target.Credential) {
 	for l, text := range map[*target.Login]string{
 		{Database: strings.Repeat("x", 64)}: "database",
 		{Role: "a\x00b"}:                    "role",
-		{CertificateSecret: "cert", Certificate: targettest.Value("no pem")}: "both in PEM",
+		{CertificateSecret: "cert", Certificate: targettest.Value("no pem")}: "in PEM",
 	} {
 		_, err := postgresql.Kind().Open(target.Settings{
 			Config: json.RawMessage(c.config(c.Addr())),

@@ -19,12 +19,9 @@ import (
 
 const goodbyeTimeout = time.Second
 
-// Bounds of what a server may send: in one message, and in one session. A message is read into
-// memory as a whole, also before the server has proven who it is.
-const (
-	maxMessage = 4 << 20
-	maxSession = 256 << 20
-)
+// maxMessage bounds one message of a server, which is read into memory as a whole, also before the
+// server has proven who it is. [target.MaxReceived] bounds a connection.
+const maxMessage = 4 << 20
 
 // connect opens a connection with a password alone.
 func (t *pg) connect(ctx context.Context, address, database string, c target.Credential) (*pgx.Conn, error) {
@@ -33,11 +30,12 @@ func (t *pg) connect(ctx context.Context, address, database string, c target.Cre
 
 // connectAs opens a connection as the application does, whose account c is of.
 func (t *pg) connectAs(ctx context.Context, address, database string, c target.Credential) (*pgx.Conn, error) {
-	return t.connectWith(ctx, address, database, c, t.certificate)
+	return t.connectWith(ctx, address, database, c, t.certificates)
 }
 
 func (t *pg) connectWith(
-	ctx context.Context, address, database string, c target.Credential, certificate *tls.Certificate, parameters ...string,
+	ctx context.Context, address, database string, c target.Credential, certificates []tls.Certificate,
+	parameters ...string,
 ) (*pgx.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -61,9 +59,9 @@ func (t *pg) connectWith(
 	cfg.User = c.Account
 	cfg.Password = prepare(c.Secret.Reveal())
 	cfg.TLSConfig = t.config.TLS.Config(host)
-	if certificate != nil && cfg.TLSConfig != nil {
+	if len(certificates) > 0 && cfg.TLSConfig != nil {
 		cfg.SSLCertMode = "allow"
-		cfg.TLSConfig.Certificates = []tls.Certificate{*certificate}
+		cfg.TLSConfig.Certificates = certificates
 	}
 	cfg.ConnectTimeout = target.DialTimeout
 	cfg.RequireAuth = t.mayAsk(c)
@@ -73,7 +71,7 @@ func (t *pg) connectWith(
 	}
 	prepareNothing(cfg)
 	cfg.MaxProtocolMessageBodyLen = maxMessage
-	seen := &admission{left: maxSession}
+	seen := &admission{}
 	cfg.BuildFrontend = seen.frontend
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil && seen.accepted {

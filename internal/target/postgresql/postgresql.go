@@ -65,24 +65,19 @@ func open(c config, s target.Settings) (target.Target, error) {
 		consent:      s.Consent,
 		dial:         s.Dialer(),
 	}
-	if err := checkLogin(c, s.Login); err != nil {
+	if err := checkLogin(s.Login); err != nil {
 		return nil, err
 	}
-	if !s.Login.Certificate.IsZero() {
-		pem := []byte(s.Login.Certificate.Reveal())
-		certificate, err := tls.X509KeyPair(pem, pem)
-		if err != nil {
-			return nil, fmt.Errorf(
-				"secret %q holds no client certificate with its key, both in PEM", s.Login.CertificateSecret,
-			)
-		}
-		t.certificate = &certificate
+	certificates, err := s.Login.ClientCertificate(c.TLS)
+	if err != nil {
+		return nil, err
 	}
+	t.certificates = certificates
 	return t, nil
 }
 
 // checkLogin returns an error if an application cannot log in this way.
-func checkLogin(c config, l target.Login) error {
+func checkLogin(l target.Login) error {
 	for what, name := range map[string]string{"database": l.Database, "role": l.Role} {
 		if name == "" {
 			continue
@@ -90,9 +85,6 @@ func checkLogin(c config, l target.Login) error {
 		if err := checkName(name); err != nil {
 			return fmt.Errorf("the login's %s %w", what, err)
 		}
-	}
-	if l.CertificateSecret != "" && c.TLS.Off {
-		return errors.New("a client certificate needs TLS, which the target's setting tls turns off")
 	}
 	return nil
 }
@@ -102,11 +94,11 @@ type pg struct {
 	target.PasswordRule
 	config config
 	admin  target.Credential
-	// login is how the application connects, certificate its client certificate; nil for none.
-	login       target.Login
-	certificate *tls.Certificate
-	consent     []string
-	dial        egress.DialFunc
+	// login is how the application connects, certificates its client certificate: none or one.
+	login        target.Login
+	certificates []tls.Certificate
+	consent      []string
+	dial         egress.DialFunc
 }
 
 // Close has nothing to release: each call closes its own connection.
