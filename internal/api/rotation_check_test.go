@@ -90,7 +90,7 @@ func TestCheckRotation(t *testing.T) {
 			logins:   1,
 		},
 		{
-			name:     "one finding of two strategies, told one by one",
+			name:     "one finding of two strategies, one by one",
 			findings: []target.Finding{limitOf(target.Double), limitOf(target.Single)},
 			verdict:  "impossible",
 			want:     "single impossible, double impossible" + second + ", limit",
@@ -165,8 +165,8 @@ func TestCheckRotation(t *testing.T) {
 	}
 }
 
-// TestCheckOfAnOldCredential verifies that the result of a check is not stored for a credential that
-// became the current one meanwhile.
+// TestCheckOfAnOldCredential verifies that the result of a check is not stored for a credential
+// that became the current one meanwhile.
 func TestCheckOfAnOldCredential(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)

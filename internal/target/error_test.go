@@ -6,8 +6,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// TestAdviceKeepsTheRejection verifies that advice to the operator does not hide that the target has
-// rejected its administrator: calls with a rejected administrator are limited.
+// TestAdviceKeepsTheRejection verifies that advice to the operator does not hide that the target
+// has rejected its administrator: calls with a rejected administrator are limited.
 func TestAdviceKeepsTheRejection(t *testing.T) {
 	t.Parallel()
 	rejected := target.AsAdmin(target.Rejected.Errorf("log in as rotator: wrong password"))
