@@ -3,6 +3,14 @@ package main
 // ldapMutations break the rules of LDAP directories.
 var ldapMutations = []mutation{
 	{
+		name: "a finding of LDAP has no row in its page",
+		file: "internal/target/ldap/check.go",
+		old:  `f.Impossible("scheme-server"`,
+		new:  `f.Impossible("scheme-of-server"`,
+		pkg:  "internal/cli",
+		test: "TestEveryFindingHasARow",
+	},
+	{
 		name: "a password of a directory takes another scheme",
 		file: "internal/target/ldap/ldap.go",
 		old:  "value, err = like(example, c)",
