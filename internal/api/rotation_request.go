@@ -53,7 +53,11 @@ func (c *Call) request(
 
 // notInState refuses what an operator asked for, and names what can be done in that state.
 func notInState(s secret.Secret, r rotation.Record, why string) error {
-	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, r.State.WayOut())
+	next := r.State.WayOut()
+	if next == "" && (why == notQuarantined || why == nothingFailed) {
+		next = "ProbeRotation (keyturn rotation probe " + s.Name + ") checks the credential in use."
+	}
+	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, next)
 	return fault.New(fault.InUse, "%s", strings.TrimSpace(text))
 }
 

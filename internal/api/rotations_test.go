@@ -681,8 +681,9 @@ func TestOtherRotationRefusals(t *testing.T) {
 			"UndoRotation", []string{"SecretName", "gen"},
 		},
 		{
-			rotation.Done, inUse, "is in state done: nothing is quarantined, and no step of it has failed.", "RepairRotation",
-			[]string{"SecretName", "gen", "RepairAction", "probe"},
+			rotation.Done, inUse,
+			"nothing is quarantined, and no step of it has failed. ProbeRotation (keyturn rotation probe gen)",
+			"RepairRotation", []string{"SecretName", "gen", "RepairAction", "probe"},
 		},
 		{
 			rotation.Unknown, inUse,

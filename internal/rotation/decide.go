@@ -221,9 +221,11 @@ func (r Record) Quiet(unstored, now time.Time) time.Duration {
 	return at.Sub(now)
 }
 
+const waitsForLogin = "waiting before another login"
+
 // TooSoon returns the event of a login that waits for the window of the last failed one.
 func TooSoon(wait time.Duration) Event {
-	return Event{Kind: Failed, Text: "waiting before another login", After: wait}
+	return Event{Kind: Failed, Text: waitsForLogin, After: wait}
 }
 
 // Probe is what the target said of the credential in use.

@@ -302,8 +302,10 @@ func TestFirstFailureHasAdvice(t *testing.T) {
 		r.Attempt = 0
 		e, _ := rotation.Before(rotation.Answer{Class: class, Text: "no"})
 		r, err := rotation.Next(r, e, noon)
-		if err != nil || !strings.Contains(r.Advice(), "keyturn rotation cancel") {
-			t.Errorf("%s: the advice is %q, %v", class, r.Advice(), err)
+		for _, command := range []string{"rotation cancel", "rotation repair", "target test " + r.Target} {
+			if err != nil || !strings.Contains(r.Advice(), "keyturn "+command) {
+				t.Errorf("%s: the advice names no %s: %q, %v", class, command, r.Advice(), err)
+			}
 		}
 	}
 }

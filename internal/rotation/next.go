@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -27,9 +28,13 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	case e.Kind == Probed && from != Quarantined:
 		on = Record.onHurry
 	}
+	before := r.Reason
 	r, ok := on(r, e, now)
 	if !ok {
 		return r, illegal(r, e)
+	}
+	if e.Text == waitsForLogin && before != "" {
+		r = r.keepsReason(from, before)
 	}
 	switch {
 	case (from == Applied || from == Undoing) && e.Kind.proves(),
@@ -39,6 +44,16 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 		r.Accepted = r.Base
 	}
 	return r.note(now, e.Kind, e.Text), nil
+}
+
+// keepsReason keeps what the target said last, where an event says only that the engine waits.
+func (r Record) keepsReason(from State, before string) Record {
+	if r.State == from {
+		r.Reason = before
+	} else {
+		r.Reason = strings.ReplaceAll(r.Reason, waitsForLogin, before)
+	}
+	return r
 }
 
 // later stays in the state and tries again after a back-off.

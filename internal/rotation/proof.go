@@ -85,19 +85,24 @@ func (r Record) takeBack(why string) Record {
 	return r.reverting(why)
 }
 
-// late stays in Applied while a replica does not accept the candidate: quickly until its lag is
-// over, with a back-off after that, and not for ever.
+// late stays in Applied while a replica does not accept the candidate, and not for ever. Each
+// question is a failed login at the replica. So until its lag is over, the waits double; after
+// that, each is a [LoginWindow] at least.
 func (r Record) late(e Event, now time.Time) Record {
 	if r.CopiesAt.IsZero() {
 		r.CopiesAt = now
 	}
 	r.Lag = e.Lag
 	if over := r.CopiesAt.Add(e.Lag); over.After(now) {
-		r.NextAt, r.Reason = now.Add(copiesEvery), e.Text
+		wait := jittered(2*max(copiesEvery, 2*now.Sub(r.CopiesAt)), e.Jitter)
+		r.NextAt, r.Reason = now.Add(min(wait, over.Sub(now))), e.Text
 		return r
 	}
 	if e.Answered && r.Failures+1 >= MaxUndecided {
 		return r.takeBack(e.Text)
+	}
+	if e.Answered {
+		e.After = LoginWindow
 	}
 	return r.later(e, now)
 }
@@ -112,5 +117,5 @@ func (r Record) checkCopies(now time.Time) Record {
 	return r
 }
 
-// copiesEvery is how long the engine waits between two steps that ask the replicas of a target.
-const copiesEvery = time.Second
+// copiesEvery is the least time between two steps that ask the replicas of a target.
+const copiesEvery = 5 * time.Second

@@ -9,6 +9,7 @@
 package rotation
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 	"time"
@@ -54,11 +55,11 @@ const (
 	// taken is taken back. A target that does not answer does not count.
 	MaxUndecided = 10
 	// LoginWindow is the time in which the engine causes at most one failed login of an account. The
-	// exceptions: a login without an answer, which is repeated with a back-off; the login with the
-	// base version that follows a rejected candidate, once in a rotation; an engine that is killed
-	// after a failed login, before it has stored it; and the login with a credential that a caller has
-	// the service adopt, which waits for those before it and not for the engine's. A clock that is set
-	// forward shortens the window.
+	// exceptions: a login without an answer, which is repeated with a back-off; about ten logins at a
+	// replica within its lag, with waits that double; the login with the base version that follows a
+	// rejected candidate, once in a rotation; an engine that is killed after a failed login, before it
+	// has stored it; and the login with a credential that a caller has the service adopt, which waits
+	// for those before it and not for the engine's. A clock that is set forward shortens the window.
 	LoginWindow = time.Minute
 	// Settle is how long after its answer was lost a target may still carry out what it was asked: the
 	// request is on its way, or waits for a lock there. Before that, "does not have it" is not
@@ -354,7 +355,8 @@ func (r Record) Advice() string {
 			"rotation undo) makes it current again."
 	case r.InFlight() && r.Failures+r.Rejections > 0: // the next try may be minutes away
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
-			"reached, that its administrator may change the account, and that applications can log in. RepairRotation " +
+			"reached and its administrator can log in (keyturn target test " + cmp.Or(r.Target, "TARGET") + "), that the " +
+			"administrator may change the account, and that applications can log in. RepairRotation " +
 			"(keyturn rotation repair) with RepairAction probe asks the target again now. " + r.State.WayOut()
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
 		return "Nothing has changed at the target. Fix what Reason says. An automatic rotation is retried; " +

@@ -444,10 +444,14 @@ func TestNext(t *testing.T) {
 			"and not for one that answers otherwise", rotation.Applied, []change{failed(9)},
 			rotation.Event{Kind: rotation.Failed, Answered: true}, rotation.Reverting, 0,
 		},
-		{"a replica is late", rotation.Applied, nil, late, rotation.Applied, time.Second},
+		{"a replica is late", rotation.Applied, nil, late, rotation.Applied, 5 * time.Second},
+		{
+			"a replica is still late", rotation.Applied, []change{copiesSince(7 * time.Second)}, late,
+			rotation.Applied, 3 * time.Second,
+		},
 		{
 			"a replica is later than it may be", rotation.Applied, []change{copiesSince(time.Minute)}, late,
-			rotation.Applied, 500 * time.Millisecond,
+			rotation.Applied, time.Minute,
 		},
 		{
 			"a replica never learns of it", rotation.Applied, []change{copiesSince(time.Hour), failed(9)}, late,
@@ -880,5 +884,34 @@ func TestStoredGrace(t *testing.T) {
 		`"grace_limit":"2026-11-24T12:00:00Z","then":{"id":"r2","mode":"","trigger":"","grace":1,"wait":2}}`
 	if data, err := json.Marshal(r); err != nil || string(data) != want {
 		t.Errorf("stored as %s, %v; want %s", data, err, want)
+	}
+}
+
+// TestReasonIsTheAnswer verifies that the reason is what the target said, also after the engine has
+// only waited before another login.
+func TestReasonIsTheAnswer(t *testing.T) {
+	t.Parallel()
+	const said = "SASL authentication failed (08P01) at pool:6432"
+	r := record(rotation.Applied)
+	r.Strategy, r.HeldAt, r.Hold = target.Single, noon, 2*time.Second
+	now := noon
+	for _, e := range []rotation.Event{
+		{Kind: rotation.Failed, Text: said, Answered: true, LoginFailed: true},
+		rotation.TooSoon(time.Minute),
+		rotation.TooSoon(time.Minute),
+	} {
+		var err error
+		if r, err = rotation.Next(r, e, now); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(r.Reason, said) || strings.Contains(r.Reason, "waiting before") {
+			t.Errorf("%s: the reason is %q", r.State, r.Reason)
+		}
+		if now = now.Add(time.Second); r.State != rotation.Applied {
+			break
+		}
+	}
+	if r.State != rotation.Reverting {
+		t.Errorf("in %s", r.State)
 	}
 }

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
@@ -10,8 +11,8 @@ import (
 )
 
 const (
-	copiesEvery = 250 * time.Millisecond // between two questions to the replicas
-	copiesFor   = 5 * time.Second        // in one step; then the record says that the rotation waits
+	copiesFirst = 250 * time.Millisecond // before the second question to the replicas; then it doubles
+	copiesFor   = 5 * time.Second        // in the first step; then the record says that the rotation waits
 )
 
 // withCopies returns e, the event of a login at the endpoints that decide, or the event that a
@@ -23,7 +24,11 @@ func (w *worker) withCopies(
 	if !t.Record.WaitsForCopies(e) {
 		return e
 	}
-	a := w.askCopies(ctx, t, copied, c, min(e.Lag, copiesFor))
+	most := min(e.Lag, copiesFor)
+	if !t.Record.CopiesAt.IsZero() { // the record has the waits
+		most = 0
+	}
+	a := w.askCopies(ctx, t, copied, c, most)
 	return rotation.AfterCopies(e, a)
 }
 
@@ -31,14 +36,22 @@ func (w *worker) withCopies(
 func (w *worker) askCopies(
 	ctx context.Context, t *api.Turn, copied target.Copied, c target.Credential, most time.Duration,
 ) rotation.Answer {
+	return untilLive(ctx, most, func() rotation.Answer {
+		return answerOf(t, w.within(ctx, func(ctx context.Context) error { return copied.VerifyCopies(ctx, c) }))
+	})
+}
+
+// untilLive asks until the answer is that a credential is live, or for some time. Each other answer
+// may be a failed login, so the waits double.
+func untilLive(ctx context.Context, most time.Duration, ask func() rotation.Answer) rotation.Answer {
 	until := time.Now().Add(most)
-	for {
-		err := w.within(ctx, func(ctx context.Context) error { return copied.VerifyCopies(ctx, c) })
-		a := answerOf(t, err)
-		if a.Liveness() == target.Live || ctx.Err() != nil || !time.Now().Add(copiesEvery).Before(until) {
+	for wait := copiesFirst; ; wait *= 2 {
+		a := ask()
+		jittered := wait + rand.N(wait/4)
+		if a.Liveness() == target.Live || ctx.Err() != nil || !time.Now().Add(jittered).Before(until) {
 			return a
 		}
-		sleep(ctx, copiesEvery)
+		sleep(ctx, jittered)
 	}
 }
 

@@ -382,6 +382,22 @@ var rotationMutations = []mutation{
 		test: "TestReplicas",
 	},
 	{
+		name: "a replica is asked four times a second",
+		file: "internal/rotator/copies.go",
+		old:  "wait *= 2 {",
+		new:  "wait *= 1 {",
+		pkg:  "internal/rotator",
+		test: "TestReplicasAreAskedSeldom",
+	},
+	{
+		name: "the reason of a change that is taken back is the wait",
+		file: "internal/rotation/next.go",
+		old:  "if e.Text == waitsForLogin && before != \"\" {",
+		new:  "if false {",
+		pkg:  "internal/rotation",
+		test: "TestReasonIsTheAnswer",
+	},
+	{
 		name: "a replica that rejects the new credential counts as one that accepts it",
 		file: "internal/rotation/decide.go",
 		old:  "	return Event{Kind: CopiesLate, Text: a.Text, Lag: e.Lag, Answered: a.Reached()}",
