@@ -7,7 +7,7 @@
 // is a failure: more rights as well as fewer.
 //
 // `make prove` runs at least 500 seeds of each kind and prints one figure per line; `make test`
-// runs a dozen. KEYTURN_SEED repeats the scene of a failure, and nothing else.
+// runs four of each kind. KEYTURN_SEED repeats the scene of a failure, and nothing else.
 package messy
 
 import (

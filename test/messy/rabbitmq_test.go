@@ -25,9 +25,6 @@ import (
 
 func TestRabbitMQ(t *testing.T) {
 	t.Parallel()
-	if !*full && *seeds == 0 {
-		t.Skip("RabbitMQ takes long to start: it is in the full run alone")
-	}
 	b := &broker{RabbitMQ: servers.StartRabbitMQ(t)}
 	dir := t.TempDir()
 	b.caFile = filepath.Join(dir, "ca.crt")
