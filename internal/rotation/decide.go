@@ -165,6 +165,13 @@ func (r Record) NeedsBase() bool {
 // retired. It need not where an emergency waits to replace the candidate, which may have leaked.
 func (r Record) NeedsCandidate() bool { return r.Then == nil }
 
+// MayRetire reports whether the base may be retired although no login with the candidate has just
+// succeeded: e is the event of that login, or of the wait for its window, and was no rejection; the
+// target's own state (a, live) has the candidate.
+func MayRetire(e Event, a Answer, live target.Liveness) bool {
+	return e.Base != target.Dead && a.OK && live == target.Live
+}
+
 // Before returns the event of a login that must succeed before a credential is destroyed; ready is
 // true when it has succeeded, and then there is no event. The credential is the base before a send,
 // and the candidate before the base is retired.

@@ -649,3 +649,21 @@ func TestReplicas(t *testing.T) {
 		}
 	}
 }
+
+// TestMayRetire verifies that the target's own state permits the retirement after a wait and after
+// an answer that decides nothing, and never after a rejection.
+func TestMayRetire(t *testing.T) {
+	t.Parallel()
+	ok := rotation.Answer{OK: true}
+	wait := rotation.TooSoon(time.Minute)
+	if !rotation.MayRetire(wait, ok, target.Live) || rotation.MayRetire(wait, ok, target.NotKnown) ||
+		rotation.MayRetire(wait, rotation.Answer{Class: target.Denied}, target.Live) {
+		t.Error("a wait for a login: the state alone must permit it")
+	}
+	for _, a := range answers() {
+		e, ready := rotation.Before(a)
+		if want := ready || a.Class != target.Rejected; rotation.MayRetire(e, ok, target.Live) != want {
+			t.Errorf("after %s: want %t", answerName(a), want)
+		}
+	}
+}

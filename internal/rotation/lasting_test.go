@@ -70,7 +70,8 @@ func (f forever) turn(t *testing.T, r rotation.Record, now time.Time) rotation.R
 	case rotation.Expire:
 		next(rotation.Event{Kind: rotation.Expired})
 	case rotation.Retire:
-		if e, ready := rotation.Before(f.login); !ready && r.NeedsCandidate() {
+		e, ready := rotation.Before(f.login)
+		if !ready && r.NeedsCandidate() && !rotation.MayRetire(e, f.admin, target.NotKnown) {
 			next(e)
 			break
 		}

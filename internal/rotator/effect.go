@@ -163,7 +163,7 @@ func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, 
 		err := w.within(ctx, func(ctx context.Context) error {
 			return inspect(ctx, system, []target.Credential{change.New}, known)
 		})
-		if e.Base == target.Dead || err != nil || known[0] != target.Live {
+		if !rotation.MayRetire(e, answerOf(t, err), known[0]) {
 			return w.move(ctx, t, e, nil)
 		}
 	}

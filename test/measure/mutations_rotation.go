@@ -382,6 +382,14 @@ var rotationMutations = []mutation{
 		test: "TestReplicas",
 	},
 	{
+		name: "the previous credential is retired after a rejection of the new one",
+		file: "internal/rotation/decide.go",
+		old:  "return e.Base != target.Dead && a.OK && live == target.Live",
+		new:  "return a.OK && live == target.Live",
+		pkg:  "internal/rotation",
+		test: "TestMayRetire",
+	},
+	{
 		name: "a replica is asked four times a second",
 		file: "internal/rotator/copies.go",
 		old:  "wait *= 2 {",

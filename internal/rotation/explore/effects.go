@@ -73,21 +73,23 @@ func (x *walk) needsBase(r rotation.Record) bool {
 
 // prove tries a credential that must work before another is destroyed.
 func (x *walk) prove(i int, v int8) {
-	told := func(w *world, a rotation.Answer, said evidence, _ ...target.Liveness) {
-		event, ready := rotation.Before(a)
-		e := &w.engines[i]
-		state := x.c.Inspect && !w.locked && e.step == rotation.Retire && event.Base != target.Dead && w.live&bit(v) != 0
-		if ready || state {
+	after := func(w *world, event rotation.Event, ready bool, said evidence) {
+		e, state := &w.engines[i], rotation.Answer{OK: x.c.Inspect && !w.locked}
+		if ready || e.step == rotation.Retire && rotation.MayRetire(event, state, w.liveness(v)) {
 			e.pc, e.proved = proved, true
 			return
 		}
 		w.hear(i, event, said)
 	}
+	told := func(w *world, a rotation.Answer, said evidence, _ ...target.Liveness) {
+		event, ready := rotation.Before(a)
+		after(w, event, ready, said)
+	}
 	if wait := x.quiet(x.from, i); wait > 0 {
 		to := *x.from
 		event := rotation.TooSoon(wait)
 		event.Kind = rotation.Unready
-		to.hear(i, event, untouched)
+		after(&to, event, false, untouched)
 		x.out(i, "waits before another login", to)
 		return
 	}
