@@ -110,6 +110,8 @@ credential_validator.min_length = 8
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + filepath.Join(dir, "enabled_plugins"),
 		"RABBITMQ_MNESIA_BASE=" + filepath.Join(dir, "data"), "RABBITMQ_LOG_BASE=" + filepath.Join(dir, "log"),
 		"RABBITMQ_PID_FILE=" + filepath.Join(dir, "pid"), "RABBITMQ_LOGS=-",
+		// The script becomes the server, instead of starting one that outlives a killed test.
+		"RUNNING_UNDER_SYSTEMD=true",
 		// Two cores, shared with others: one scheduler is enough.
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 1 +sbwt none",
 	}, "RABBITMQ_GENERATED_CONFIG_DIR="+filepath.Join(dir, "config"), "RABBITMQ_SCHEMA_DIR="+filepath.Join(dir, "schema"))
