@@ -112,7 +112,7 @@ var rotationMutations = []mutation{
 	{
 		name: "an answer whose meaning is not known is followed by another login at once",
 		file: "internal/rotation/decide.go",
-		old:  "(a.Class == target.Rejected || a.Class == target.Unclear)",
+		old:  "a.Class != target.Unknown && a.Class.MayBeFailedLogin()",
 		new:  "a.Class == target.Rejected",
 		pkg:  "internal/rotation",
 		test: "TestEveryAnswer",
