@@ -78,5 +78,5 @@ func openRedis(ctx context.Context, c Config, v Value) (func() error, error) {
 	if strings.HasPrefix(answer, "-WRONGPASS") {
 		return nil, ErrRejected
 	}
-	return nil, errors.Join(errors.New("Redis did not answer"), err)
+	return nil, errors.Join(errors.New("no answer of the Redis server"), err)
 }
