@@ -29,16 +29,12 @@ type mutation struct {
 }
 
 // expand turns each mutation of many places into one for each place.
-func expand(dir string, rows []mutation) ([]mutation, error) {
-	var all []mutation
+func expand(dir string, rows []mutation) (all []mutation, err error) {
 	for _, m := range rows {
-		list, err := m.expand(dir)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, list...)
+		list, wrong := m.expand(dir)
+		all, err = append(all, list...), errors.Join(err, wrong)
 	}
-	return all, nil
+	return all, err
 }
 
 func (m mutation) expand(dir string) (list []mutation, err error) {

@@ -171,7 +171,7 @@ var postgresqlMutations = []mutation{
 	{
 		name: "a login to PostgreSQL has no client certificate",
 		file: "internal/target/postgresql/conn.go",
-		old:  "return t.connectWith(ctx, address, database, c, t.certificate)",
+		old:  "return t.connectWith(ctx, address, database, c, t.certificates)",
 		new:  "return t.connectWith(ctx, address, database, c, nil)",
 		pkg:  "internal/target/postgresql",
 		test: "TestClientCertificate",

@@ -35,14 +35,6 @@ var redisMutations = []mutation{
 		test: "TestApplicationLogin",
 	},
 	{
-		name: "a pooler decides about a Redis password",
-		file: "internal/target/redis/login.go",
-		old:  "out.Class, out.Text = target.Unclear,",
-		new:  "out.Class, out.Text = target.Rejected,",
-		pkg:  "internal/target/redis",
-		test: "TestPoolers",
-	},
-	{
 		name: "a login at Redis leaves out the client certificate",
 		file: "internal/target/redis/login.go",
 		old:  "e.Address, s.certificate, c.Secret)",

@@ -61,7 +61,8 @@ var targetMutations = []mutation{
 	{
 		name: "advice hides that an administrator was rejected",
 		file: "internal/target/error.go",
-		old:  "\tout.adminRejected = IsAdminRejected(err)\n",
+		old:  "out.adminRejected, out.stranger = e.adminRejected, e.stranger",
+		new:  "out.stranger = e.stranger",
 		pkg:  "internal/target",
 		test: "TestAdviceKeepsTheRejection",
 	},
