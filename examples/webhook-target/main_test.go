@@ -132,13 +132,14 @@ func TestKeyturnRotatesTheKeys(t *testing.T) {
 			kind := webhook.Kind()
 			kind.Strategies = []target.Strategy{strategy}
 			targettest.Run(t, targettest.Harness{
-				Unguarded: "the endpoint is not asked what an account is",
-				Kind:      kind,
-				Addr:      e.addr,
-				Config:    func(addr string) string { return e.config(strategy, addr) },
-				Admin:     target.Credential{Account: "keyturn", Secret: sensitive.New(sharedSecret)},
-				Account:   e.account,
-				Login:     e.login,
+				Unguarded:      "the endpoint is not asked what an account is",
+				Kind:           kind,
+				Addr:           e.addr,
+				Config:         func(addr string) string { return e.config(strategy, addr) },
+				Admin:          target.Credential{Account: "keyturn", Secret: sensitive.New(sharedSecret)},
+				NoAdminAccount: true,
+				Account:        e.account,
+				Login:          e.login,
 				Refused: func(account string) target.Credential {
 					return target.Credential{Account: account, Secret: sensitive.New("too-short-key")}
 				},

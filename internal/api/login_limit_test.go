@@ -51,6 +51,9 @@ func TestGuessesAreFew(t *testing.T) {
 			if n := m.logins("victim"); n != 2 {
 				t.Errorf("%d logins after a window; want one more", n)
 			}
+			if name == "tests of a target" {
+				return // the allowance of checks, which is one secret's, is used up
+			}
 			// The clock was an hour ahead, and is set back.
 			w.now = w.now.Add(-time.Hour)
 			_ = guess(t, w, 11)

@@ -120,9 +120,10 @@ func TestHydra(t *testing.T) {
 		}
 		t.Run("client_secret_"+auth, func(t *testing.T) {
 			targettest.Run(t, targettest.Harness{
-				Unguarded: "OAuth 2.0 has no look-up of what a client may do",
-				Kind:      kind(target.Single),
-				Addr:      addr,
+				NoAdminAccount: true,
+				Unguarded:      "OAuth 2.0 has no look-up of what a client may do",
+				Kind:           kind(target.Single),
+				Addr:           addr,
 				Config: func(addr string) string {
 					return fmt.Sprintf(
 						`{"token_urls":["http://%[1]s/oauth2/token"],"client_auth":%[2]q,"password_punctuation":"&%%+$/",
@@ -217,10 +218,11 @@ func TestProviderWithTwoSecrets(t *testing.T) {
 	t.Parallel()
 	k := startKeeper(t)
 	targettest.Run(t, targettest.Harness{
-		Unguarded: "OAuth 2.0 has no look-up of what a client may do",
-		Unread:    "this provider shows no clients",
-		Kind:      kind(target.Overlap),
-		Addr:      strings.TrimPrefix(k.url, "http://"),
+		NoAdminAccount: true,
+		Unguarded:      "OAuth 2.0 has no look-up of what a client may do",
+		Unread:         "this provider shows no clients",
+		Kind:           kind(target.Overlap),
+		Addr:           strings.TrimPrefix(k.url, "http://"),
 		Config: func(addr string) string {
 			return fmt.Sprintf(`{"token_urls":["http://%[1]s/token"],"admin_auth":"basic","admitted":["invalid_scope","invalid_target"],
 				"set":{"method":"POST","url":"http://%[1]s/clients/{client_id}/secrets","body":{"secret":"{secret}"}},
