@@ -382,4 +382,12 @@ var postgresqlMutations = []mutation{
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},
+	{
+		name: "a check shows the value of a setting in which an application keeps a secret",
+		file: "internal/target/postgresql/roles.go",
+		old:  "out[i] = head + \" = '…'\"",
+		new:  "out[i] = s",
+		pkg:  "internal/target/postgresql",
+		test: "TestFindingsConcealValues",
+	},
 }

@@ -253,6 +253,19 @@ func equalized(login, like role) (out []string) {
 	return out
 }
 
+// concealed returns statements without the values of settings that the server does not know, in
+// which applications keep secrets (pgrst.jwt_secret): a right to check is none to read them.
+func concealed(statements []string) []string {
+	out := slices.Clone(statements)
+	for i, s := range out {
+		head, _, ok := strings.Cut(s, " = ")
+		if at := strings.LastIndex(head, " SET "); ok && at >= 0 && strings.Contains(head[at:], ".") {
+			out[i] = head + " = '…'"
+		}
+	}
+	return out
+}
+
 func labelled(login, provider, label string) string {
 	return "SECURITY LABEL FOR " + quoteIdentifier(provider) + " ON ROLE " + quoteIdentifier(login) + " IS " + label
 }
