@@ -52,8 +52,8 @@ func (o *ownUsers) check(tx *store.Tx, c target.Credential, busy bool) ([]target
 	return f.List, nil
 }
 
-// checkKey reports an access key in use that does not work. What another principal has switched off
-// is not switched on by a rotation.
+// checkKey reports an access key in use that does not work. A rotation does not
+// switch on a key that another principal has switched off.
 func (o *ownUsers) checkKey(tx *store.Tx, f *target.Findings, u users.User, c target.Credential) error {
 	key, err := u.Key(c.ID)
 	switch {

@@ -63,8 +63,8 @@ func emergencyRotation(
 
 // refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed, a
 // consent that is missing; it returns the findings that lack one. It asks the target and makes no
-// login. Without an answer it refuses nothing: the engine asks again before it sends. What has left
-// its marks at the target is not judged by them.
+// login. Without an answer it refuses nothing: the engine asks again before it sends. A rotation
+// that may have changed the target already is not judged by traces of its own.
 func (c *Call) refuseUnsafe(ctx context.Context, name, id string, agreed bool) (unagreed []target.Finding, err error) {
 	s, r, err := c.rotated(c.Snapshot, name)
 	if err != nil || s.TargetName() == secret.OwnUsers || r.InFlight() && !r.Unsent() {

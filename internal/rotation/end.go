@@ -238,7 +238,7 @@ func (r Record) CanHurry() bool {
 }
 
 // onHurry is an operator who has fixed the target: the engine asks it again now, but not more than
-// once a minute. What waits for another reason goes on waiting.
+// once a minute. A rotation that waits for another reason keeps waiting.
 func (r Record) onHurry(_ Event, now time.Time) (Record, bool) {
 	if !r.CanHurry() {
 		return r, false

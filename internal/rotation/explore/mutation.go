@@ -20,7 +20,7 @@ type rules struct {
 	lost     rotation.Answer // what a lost answer to a candidate is taken for
 	rejected rotation.Answer // what a rejected login is taken for
 	down     rotation.Answer // what a target is taken for that cannot be reached when it is asked which credential is live
-	denied   rotation.Answer // what a refused administrator is taken for when the target is asked that
+	denied   rotation.Answer // the answer that stands for a refused administrator when the target is asked that
 
 	noIntent       bool // Sending is not stored
 	noFence        bool // the right is not checked

@@ -9,7 +9,7 @@ import (
 
 // admission reports whether the server has accepted a login. An error that follows, such as a
 // connection limit of the role, proves the password; the same error before it does not: a pooler
-// knows a database before it knows the caller. What follows an error is not read: nothing after it
+// knows a database before it knows the caller. Nothing after an error is read, and no later message
 // accepts a login.
 type admission struct {
 	accepted bool

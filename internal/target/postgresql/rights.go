@@ -4,7 +4,7 @@ import "fmt"
 
 // seen lists what an application sees and may do in a database: the role that it acts as, its
 // rights and those that it may grant (*), what row security leaves it, its settings. It leaves out
-// what every role has on the server's own objects. The placeholders are the privilege of a
+// the rights of every role on the server's own objects. The placeholders are the privilege of a
 // membership to act as a role, further privileges of a table, and what only later servers have.
 const seen = `
 SELECT 'acts as', current_user::text

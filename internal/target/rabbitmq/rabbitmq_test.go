@@ -291,7 +291,7 @@ func (n *node) otherAlgorithms(t *testing.T) {
 	}
 	got, err := tt.(target.Inspector).Inspect(
 		t.Context(),
-		[]target.Credential{known, with(sha512, "another"), md5, with(md5, "another"), {Account: "nobody"}},
+		[]target.Credential{known, with(sha512, "another"), md5, with(md5, "another"), {Account: "absent"}},
 	)
 	if want := []target.Liveness{target.Live, target.Dead, target.Live, target.Dead, target.NotKnown}; err != nil ||
 		fmt.Sprint(got) != fmt.Sprint(want) {
