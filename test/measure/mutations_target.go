@@ -45,8 +45,8 @@ var targetMutations = []mutation{
 	{
 		name: "a rejected administrator is tried by every call",
 		file: "internal/api/login_limit.go",
-		old:  "if c.op == nil { // the engine",
-		new:  "if c.op != nil { // the engine",
+		old:  "if c.op == nil { // the engine tries",
+		new:  "if c.op != nil { // the engine tries",
 		pkg:  "internal/api",
 		test: "TestRejectedAdministratorIsNotTriedAgain",
 	},
