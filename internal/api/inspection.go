@@ -342,3 +342,18 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 	}
 	return f
 }
+
+// checkAccount checks the account of a secret at its target without a login.
+func (c *Call) checkAccount(
+	ctx context.Context, s secret.Secret, r rotation.Record, t store.Target,
+) (*inspection, error) {
+	k, err := c.inspection(s, r, t)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = k.system.Close() }() // nothing was changed
+	bounded, ended := c.concealing(ctx, t, standingWait)
+	k.account(bounded)
+	ended(k.silence)
+	return k, nil
+}

@@ -77,14 +77,10 @@ func (c *Call) refuseUnsafe(ctx context.Context, name, id string, agreed bool) (
 	if err != nil || !ok || !s.BoundTo(t.ID) {
 		return nil, err
 	}
-	k, err := c.inspection(s, r, t)
+	k, err := c.checkAccount(ctx, s, r, t)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = k.system.Close() }() // nothing was changed
-	bounded, ended := c.concealing(ctx, t, standingWait)
-	k.account(bounded)
-	ended(k.silence)
 	strategy, consents := k.method.strategy, s.Settings().Consents
 	unagreed, serious := rotation.Unagreed(k.check.Findings, strategy, consents)
 	if !agreed {

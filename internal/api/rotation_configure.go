@@ -109,14 +109,10 @@ func (c *Call) refuseImpossible(
 	if err != nil {
 		return nil, err
 	}
-	k, err := c.inspection(s, r, t)
+	k, err := c.checkAccount(ctx, s, r, t)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = k.system.Close() }() // nothing was changed
-	bounded, ended := c.concealing(ctx, t, standingWait)
-	k.account(bounded)
-	ended(k.silence)
 	check := k.check.Bounded()
 	return &check, k.refusal()
 }

@@ -32,27 +32,26 @@ func (r Record) Wake() time.Time {
 // LoginAt is the earliest time at which the engine may try a login that can fail: a window after
 // the last one that did. A clock that was set back makes it no later than a window from now.
 func (r Record) LoginAt(now time.Time) time.Time {
-	if r.LoginFailedAt.IsZero() {
+	return endOf(r.LoginFailedAt, LoginWindow, now)
+}
+
+// endOf returns when a time that began at since is over: no later than its length from now, because
+// a clock may be set back. It is zero where since is.
+func endOf(since time.Time, length time.Duration, now time.Time) time.Time {
+	if since.IsZero() {
 		return time.Time{}
 	}
-	at := r.LoginFailedAt.Add(LoginWindow)
-	if latest := now.Add(LoginWindow); at.After(latest) {
+	at := since.Add(length)
+	if latest := now.Add(length); at.After(latest) {
 		return latest
 	}
 	return at
 }
 
-// SettledAt is when nothing that was sent is under way any more; zero when nothing ever was. A
+// SettledAt is when nothing that was sent is still under way; zero when nothing ever was. A
 // clock that was set back makes it no later than that time from now.
 func (r Record) SettledAt(now time.Time) time.Time {
-	if r.SentAt.IsZero() {
-		return time.Time{}
-	}
-	at := r.SentAt.Add(Settle)
-	if latest := now.Add(Settle); at.After(latest) {
-		return latest
-	}
-	return at
+	return endOf(r.SentAt, Settle, now)
 }
 
 // Earliest returns the first time at which a scheduled rotation may begin: least after the
