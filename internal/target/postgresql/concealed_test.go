@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestFindingsConcealValues verifies that a check names a setting of an application's own without
-// its value.
+// TestFindingsConcealValues verifies that a check and a plan name a setting of an application's own
+// without its value, and that the statement that runs has it.
 func TestFindingsConcealValues(t *testing.T) {
 	t.Parallel()
 	account := role{name: "app", settings: []setting{
@@ -16,5 +16,10 @@ func TestFindingsConcealValues(t *testing.T) {
 	said := strings.Join(concealed(equalized(role{name: "app_clone"}, account)), "\n")
 	if strings.Contains(said, "marker") || !strings.Contains(said, "jwt_secret") || !strings.Contains(said, "20s") {
 		t.Errorf("shown: %s", said)
+	}
+	s := &setup{attempt: &attempt{t: &pg{}}, shared: equalized(role{name: "app_clone"}, account)}
+	planned := strings.Join(s.plan().Steps[0].Statements, "\n")
+	if planned != said || !strings.Contains(strings.Join(s.shared, "\n"), "marker") {
+		t.Errorf("planned: %s", planned)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/keyturn/keyturn/sensitive"
 )
 
+// plan returns what a caller may read of the statements: they run as the administrator, so the
+// caller need not be one who may read the values of an application's settings.
 func (s *setup) plan() target.Plan {
 	p := target.Plan{Request: s.request, Owner: s.owner, Others: s.others}
 	for database, statements := range s.moves {
@@ -20,7 +22,8 @@ func (s *setup) plan() target.Plan {
 		if s.first {
 			at = len(p.Steps)
 		}
-		p.Steps = slices.Insert(p.Steps, at, target.PlanStep{Database: s.t.config.Database, Statements: s.shared})
+		step := target.PlanStep{Database: s.t.config.Database, Statements: concealed(s.shared)}
+		p.Steps = slices.Insert(p.Steps, at, step)
 	}
 	if len(p.Steps) > 0 {
 		p.Notes = s.notes
