@@ -144,7 +144,9 @@ func testTLS(t *testing.T, s *servers.LDAP) {
 func testOddCharacters(t *testing.T, s *servers.LDAP) {
 	tt := open(t, plain(s.Addr), admin(s))
 	old := account(t, s, s.Base)
-	for _, password := range []string{"space and\ttab", `quote " ' \ back`, "line\nend\r\n", "{", "*)(uid=*", "pässwörd ☃", "\xff"} {
+	for _, password := range []string{
+		"space and\ttab", `quote " ' \ back`, "line\nend\r\n", "{", "*)(uid=*", "pässwörd ☃", "\xff",
+	} {
 		c := change(target.Overlap, old, password)
 		targettest.Must(t, tt.Apply(targettest.Within(t), c))
 		login(s).Works(t, "new", c.New, true)

@@ -101,7 +101,8 @@ func (r *registry) token(w http.ResponseWriter, req *http.Request) {
 // configuration.
 func (r *registry) open(t *testing.T, get, more string) target.Target {
 	t.Helper()
-	config := fmt.Sprintf(`{"token_urls":["%[1]s/token"],"admin_auth":"none","get":{"url":"%[1]s/clients/{client_id}"%[2]s},
+	config := fmt.Sprintf(`{"token_urls":["%[1]s/token"],"admin_auth":"none",
+		"get":{"url":"%[1]s/clients/{client_id}"%[2]s},
 		"set":{"method":"PUT","url":"%[1]s/clients/{client_id}","body":{"client_secret":"{secret}"}}%[3]s}`, r.url, get, more)
 	return targettest.Open(t, oauth.Kind(), config, target.Credential{})
 }

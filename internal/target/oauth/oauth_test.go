@@ -224,7 +224,8 @@ func TestProviderWithTwoSecrets(t *testing.T) {
 		Kind:           kind(target.Overlap),
 		Addr:           strings.TrimPrefix(k.url, "http://"),
 		Config: func(addr string) string {
-			return fmt.Sprintf(`{"token_urls":["http://%[1]s/token"],"admin_auth":"basic","admitted":["invalid_scope","invalid_target"],
+			return fmt.Sprintf(`{"token_urls":["http://%[1]s/token"],"admin_auth":"basic",
+				"admitted":["invalid_scope","invalid_target"],
 				"set":{"method":"POST","url":"http://%[1]s/clients/{client_id}/secrets","body":{"secret":"{secret}"}},
 				"remove":{"method":"DELETE","url":"http://%[1]s/clients/{client_id}/secrets","body":{"secret":"{secret}"}}}`, addr)
 		},
@@ -417,7 +418,9 @@ func TestCheck(t *testing.T) {
 		`{"token_urls":["http://h/t"],"client_auth":"jwt","admin_auth":"x","password_length":1,"set":{"method":"GET","url":"https://h/{secret}","ok":[404],"content_type":"x;;"}}`: {
 			"token_urls is http", `client_auth "jwt"`, `admin_auth "x"`, "password_length", `set: method "GET"`, "a secret has no place in a url",
 			"no string of body holds {secret}", "neither url nor body holds {client_id}", "set: ok has statuses", "is not a media type"},
-		`{"token_urls":["https://h/t"],"set":{"method":"PUT","url":"https://{client_id}.h/","body":["{secret}"]}}`: {"its place in the path or query"},
+		`{"token_urls":["https://h/t"],"set":{"method":"PUT","url":"https://{client_id}.h/","body":["{secret}"]}}`: {
+			"its place in the path or query",
+		},
 		`{"token_urls":[{"address":"https://h/t","role":"replica"}],"admitted":["invalid_client","X"],
 			"get":{"url":"https://h/c","secrets":"x","max_secrets":101},
 			"set":{"method":"PUT","url":"https://h/{client_id}","body":"{secret}"}}`: {
