@@ -360,7 +360,7 @@ func (r Record) Advice() string {
 			"(keyturn rotation repair) with RepairAction probe asks the target again now. " + r.State.WayOut()
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
 		return "Nothing has changed at the target. Fix what Reason says. An automatic rotation is retried; " +
-			"RotateSecret tries at once."
+			"RotateSecret (keyturn rotation rotate) tries at once."
 	}
 	return ""
 }
