@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -140,11 +139,9 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 			Window:   windowOf(k.system, strategy),
 			Consents: []string{},
 		}
-		for _, f := range k.check.Findings {
-			applies := len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy)
-			if applies && f.Verdict == target.NeedsConsent && !rotation.Agreed(f, consents) {
-				row.Consents = append(row.Consents, f.Consent)
-			}
+		unagreed, _ := rotation.Unagreed(k.check.Findings, strategy, consents)
+		for _, f := range unagreed {
+			row.Consents = append(row.Consents, f.Consent)
 		}
 		if strategy == k.method.strategy {
 			out.Strategy, out.Verdict = row.Strategy, row.Verdict
