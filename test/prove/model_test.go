@@ -8,9 +8,14 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation/explore"
 )
 
-// modelTime is how long the state machine is walked in full: every scope with two faults and one
-// request first, which takes about a minute, and then as far as there is time with two requests.
-const modelTime = 2 * time.Minute
+// The state machine is walked in full: every scope with two faults and one request, to its end, and
+// then as far as there is time with two requests.
+const (
+	// wholeModelTime bounds the first walk, which takes three minutes of a free processor.
+	wholeModelTime = 20 * time.Minute
+	// furtherModelTime is how long the second walk takes.
+	furtherModelTime = 2 * time.Minute
+)
 
 // TestModel walks the state machine with everything that can go wrong. The faster cut is the test
 // of package explore; here are the figures, and the mutations, each of which must be noticed.
@@ -25,18 +30,22 @@ func TestModel(t *testing.T) {
 	} {
 		figures.Count(name, 0)
 	}
-	until := time.Now().Add(modelTime)
-	stop := func() bool { return time.Now().After(until) }
 	depth := 0
-	for _, people := range []int{1, 2} {
-		for _, c := range explore.Scopes(2, people) {
-			c.Stop = stop
+	for _, walk := range []struct {
+		people int
+		time   time.Duration
+	}{{1, wholeModelTime}, {2, furtherModelTime}} {
+		until := time.Now().Add(walk.time)
+		for _, c := range explore.Scopes(2, walk.people) {
+			c.Stop = func() bool { return time.Now().After(until) }
 			r := explore.Explore(c)
 			figures.Count("model_states", r.States)
 			figures.Count("model_transitions", r.Transitions)
 			depth = max(depth, r.Depth)
 			if r.Complete {
 				figures.Count("model_scopes_whole", 1)
+			} else if walk.people == 1 && r.Violation == "" {
+				t.Errorf("%s: not walked to its end: %s", c.Name, r)
 			}
 			if r.Violation != "" {
 				figures.Count("model_violations", 1)
