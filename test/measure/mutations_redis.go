@@ -147,6 +147,22 @@ var redisMutations = []mutation{
 		test: "TestUnnamedNodes",
 	},
 	{
+		name: "the check of Redis passes nodes that it cannot ask",
+		file: "internal/target/redis/topology.go",
+		old:  "p = place{addr: n.addr}\n",
+		new:  "places[i] = place{addr: n.addr}\ncontinue\n",
+		pkg:  "internal/target/redis",
+		test: "TestUnreadNodes",
+	},
+	{
+		name: "the check of Redis asks no node after one that it cannot ask",
+		file: "internal/target/redis/topology.go",
+		old:  "places[i] = p\n",
+		new:  "places[i] = p\nif err != nil {\nreturn places, nil\n}\n",
+		pkg:  "internal/target/redis",
+		test: "TestUnreadNodes",
+	},
+	{
 		name: "the check of Redis does not read the administrator",
 		file: "internal/target/redis/check.go",
 		old:  "u.exists && !permits(u.commands, need)",

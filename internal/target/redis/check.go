@@ -15,6 +15,7 @@ const (
 	consentToPartner  = "partner-differs"
 	consentToOthers   = "nodes-not-named"
 	consentToReplicas = "replication"
+	consentToUnread   = "nodes-not-read"
 )
 
 // Window says how long a credential may be refused.

@@ -73,7 +73,7 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Double}
 	return target.NewKind("redis", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
-		Consenting(consentToPartner, consentToOthers, consentToReplicas)
+		Consenting(consentToPartner, consentToOthers, consentToReplicas, consentToUnread)
 }
 
 type config struct {

@@ -30,18 +30,20 @@ const clusterSet = "cluster"
 // checkTopology reports servers that the named ones know and the target does not name: each has an
 // access control list of its own.
 func (s *server) checkTopology(ctx context.Context, f *target.Findings, nodes []*node) ([]place, error) {
-	var places []place
-	for _, n := range nodes {
-		p, err := n.place(ctx)
-		if target.ClassOf(err) == target.Denied {
-			f.Note("nodes-not-read", fmt.Sprintf("Whether further servers, such as replicas, belong to %s is not known: %s. "+
-				"To have it checked: ACL SETUSER %s +info +cluster|nodes.", n.addr, target.TextForCaller(err), s.admin.Account))
-			return places, nil
-		}
-		if err != nil {
+	places := make([]place, len(nodes))
+	for i, n := range nodes {
+		p, rules, err := n.place(ctx)
+		switch {
+		case target.ClassOf(err) == target.Denied:
+			p = place{addr: n.addr}
+			f.NeedsConsent(consentToUnread,
+				fmt.Sprintf("Whether further servers, such as replicas, belong to %s is not known: %s. A new password would not "+
+					"work there.", n.addr, target.TextForCaller(err)),
+				"ACL SETUSER "+s.admin.Account+" "+rules)
+		case err != nil:
 			return nil, err
 		}
-		places = append(places, p)
+		places[i] = p
 	}
 	if others := unnamed(places, s.Addresses(), len(s.config.Verify.Replicas())); len(others) > 0 {
 		f.NeedsConsent(consentToOthers,
@@ -118,21 +120,22 @@ func inShort(addresses []string) string {
 	return text
 }
 
-// place asks a server for its place.
-func (n *node) place(ctx context.Context) (place, error) {
+// place asks a server for its place. With an error it returns the rules that permit the question.
+func (n *node) place(ctx context.Context) (p place, rules string, err error) {
+	const info, nodes = "+info", "+cluster|nodes"
 	reply, err := n.do(ctx, "read the replication", "INFO")
 	if err != nil {
-		return place{}, err
+		return place{}, info + " " + nodes, err
 	}
-	info := fieldsOf(fmt.Sprint(reply))
-	if info["cluster_enabled"] != "1" {
-		return replicationOf(n.addr, info), nil
+	fields := fieldsOf(fmt.Sprint(reply))
+	if fields["cluster_enabled"] != "1" {
+		return replicationOf(n.addr, fields), "", nil
 	}
 	reply, err = n.do(ctx, "read the nodes of the cluster", "CLUSTER", "NODES")
 	if err != nil {
-		return place{}, err
+		return place{}, nodes, err
 	}
-	return clusterOf(n.addr, fmt.Sprint(reply)), nil
+	return clusterOf(n.addr, fmt.Sprint(reply)), "", nil
 }
 
 // fieldsOf returns the lines name:value of INFO.

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,25 +95,84 @@ func TestAdministratorLacks(t *testing.T) {
 	c := account(t, s)
 	keeper := target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")}
 	const lacks = "impossible administrator-lacks"
-	const blind = ", note nodes-not-read"
+	const blind = ", needs-consent nodes-not-read"
 	for _, row := range []struct{ rules, persist, want string }{
 		{"+acl|getuser", "none", lacks + blind + ", note not-saved"},
-		{"+acl|getuser +acl|setuser", "none", "note nodes-not-read, note not-saved"},
+		{"+acl|getuser +acl|setuser", "none", "needs-consent nodes-not-read, note not-saved"},
 		{"+acl|getuser +acl|setuser", "auto", lacks + blind},
 		{"+acl|getuser +acl|setuser", "config-rewrite", lacks + blind},
 		{"+acl|getuser +acl|setuser +acl|save +info", "acl-save", ""},
 		{"+acl|setuser", "none", "impossible user-not-read"},
 	} {
-		rules := []any{"ACL", "SETUSER", keeper.Account, "reset", "on", ">" + keeper.Secret.Reveal()}
-		for rule := range strings.FieldsSeq(row.rules) {
-			rules = append(rules, rule)
-		}
-		s.Do(t, rules...)
+		setUser(t, s, "ACL SETUSER "+keeper.Account+" reset on >"+keeper.Secret.Reveal()+" "+row.rules)
 		tt := open(t, fmt.Sprintf(`{"address":%q,"tls":{"off":true},"persist":%q}`, s.Addr, row.persist), keeper)
 		if got := found(t, tt, c, ""); got != row.want {
 			t.Errorf("%+v: the check finds %q", row, got)
 		}
 	}
+}
+
+// TestUnreadNodes verifies that a check asks for consent where the administrator may not ask a server
+// for further ones, that the rule which it names is enough, and that it still asks the other nodes.
+func TestUnreadNodes(t *testing.T) {
+	t.Parallel()
+	keeper := target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")}
+	alone, master := servers.StartRedis(t), servers.StartRedis(t, "repl-diskless-sync-delay 0")
+	copies(t, master)
+	for _, row := range []struct {
+		what  string
+		s     *servers.Redis
+		has   string
+		fixes []string
+	}{
+		{"a server", alone, "", []string{"ACL SETUSER keyturn +info +cluster|nodes"}},
+		{"a cluster", servers.StartRedis(t, "cluster-enabled yes"), "+info", []string{"ACL SETUSER keyturn +cluster|nodes"}},
+	} {
+		c := account(t, row.s)
+		rules := "on >" + keeper.Secret.Reveal() + " +acl|getuser +acl|setuser +config|rewrite +acl|save " + row.has
+		setUser(t, row.s, "ACL SETUSER "+keeper.Account+" "+rules)
+		tt := open(t, plain(row.s.Addr), keeper)
+		list, err := tt.(target.Checker).CheckAccount(targettest.Within(t), target.CheckRequest{Current: c})
+		targettest.Must(t, err)
+		var fixes []string
+		for _, f := range list {
+			if f.Consent != "nodes-not-read" {
+				t.Errorf("%s: the check finds %+v", row.what, f)
+			}
+			fixes = append(fixes, f.Fix)
+			setUser(t, row.s, f.Fix)
+		}
+		if !slices.Equal(fixes, row.fixes) {
+			t.Errorf("%s: the rules are %q, want %q", row.what, fixes, row.fixes)
+		}
+		if got := found(t, tt, c, ""); got != "" {
+			t.Errorf("%s: with these rules the check finds %q", row.what, got)
+		}
+	}
+	setUser(t, alone, "ACL SETUSER keyturn -info")
+	setUser(t, master, "ACL SETUSER keyturn on >"+keeper.Secret.Reveal()+" +acl +config|rewrite +info")
+	c := account(t, alone)
+	master.Do(t, "ACL", "SETUSER", c.Account, "on", ">"+c.Secret.Reveal(), "~*", "+get")
+	both := open(t, fmt.Sprintf(`{"nodes":[%q,%q],"tls":{"off":true}}`, alone.Addr, master.Addr), keeper)
+	list, err := both.(target.Checker).CheckAccount(targettest.Within(t), target.CheckRequest{Current: c})
+	targettest.Must(t, err)
+	consents := map[string]bool{}
+	for _, f := range list {
+		consents[f.Consent] = true
+	}
+	if !consents["nodes-not-read"] || !consents["nodes-not-named"] {
+		t.Errorf("a replica of another node than the unread one: the check finds %+v", list)
+	}
+}
+
+// setUser runs a command of words.
+func setUser(t *testing.T, s *servers.Redis, command string) {
+	t.Helper()
+	var words []any
+	for word := range strings.FieldsSeq(command) {
+		words = append(words, word)
+	}
+	s.Do(t, words...)
 }
 
 // TestNoACL verifies what a check says of a server without the command ACL.
