@@ -86,10 +86,7 @@ func proveMariaDB(t *testing.T) {
 		good(t, m.Exec(t.Context(), statements...))
 	}
 	run(t, applications.MySQLShared...)
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'",
-		"GRANT SELECT ON mysql.global_priv TO rotator@'%'",
-		"GRANT SELECT ON mysql.db TO rotator@'%'", "GRANT SELECT ON mysql.tables_priv TO rotator@'%'",
-		"GRANT SELECT ON mysql.roles_mapping TO rotator@'%'", "GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
+	m.Administrator(t, engineAdmin.AccountPassword)
 	f := fixture{
 		kind: "mariadb", addr: m.Addr, door: door{Kind: "mariadb", Address: m.Addr}, own: ownDatabase,
 		config: plain, admin: compact(engineAdmin),
@@ -138,11 +135,7 @@ func proveMySQL(t *testing.T) {
 		good(t, m.Exec(t.Context(), statements...))
 	}
 	run(t, applications.MySQLShared...)
-	run(t, "CREATE USER rotator@'%' IDENTIFIED BY 'the-administrators'", "GRANT CREATE USER ON *.* TO rotator@'%'",
-		"GRANT SELECT ON mysql.user TO rotator@'%'",
-		"GRANT SELECT ON mysql.global_grants TO rotator@'%'", "GRANT SELECT ON mysql.db TO rotator@'%'",
-		"GRANT SELECT ON mysql.tables_priv TO rotator@'%'", "GRANT SELECT ON mysql.role_edges TO rotator@'%'",
-		"GRANT SELECT ON mysql.proxies_priv TO rotator@'%'")
+	m.Administrator(t, engineAdmin.AccountPassword)
 	f := fixture{
 		name: "mysql_overlap", strategy: target.Overlap,
 		kind: "mysql", addr: m.Addr, door: door{Kind: "mariadb", Address: m.Addr}, own: ownDatabase,

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -167,6 +168,50 @@ func (m *MariaDB) Exec(ctx context.Context, statements ...string) error {
 		}
 	}
 	return nil
+}
+
+// Administrator creates the account rotator with the statements of docs/targets/mysql.md.
+func (m *MariaDB) Administrator(t testing.TB, password string) {
+	t.Helper()
+	product := "MySQL"
+	version, err := m.Value(t.Context(), "SELECT VERSION()")
+	if strings.Contains(version, "MariaDB") {
+		product = "MariaDB"
+	}
+	var page string
+	if err == nil {
+		page, err = document("docs/targets/mysql.md")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(page, "```sql\n-- "+product+"\n")
+	block, _, found := strings.Cut(block, "```")
+	if !found {
+		t.Fatalf("docs/targets/mysql.md has no statements for %s", product)
+	}
+	block = regexp.MustCompile(`(?m)^--.*\n`).ReplaceAllString(block, "")
+	for statement := range strings.SplitSeq(strings.TrimSpace(strings.TrimSuffix(block, ";\n")), ";\n") {
+		if err := m.Exec(t.Context(), strings.Replace(statement, "…", strings.ReplaceAll(password, "'", "''"), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// document reads a file of the repository, in which the test runs.
+func document(path string) (string, error) {
+	dir, err := os.Getwd()
+	for err == nil {
+		text, missing := os.ReadFile(filepath.Join(dir, filepath.FromSlash(path)))
+		if missing == nil {
+			return string(text), nil
+		}
+		if filepath.Dir(dir) == dir {
+			return "", missing
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "", err
 }
 
 // Value returns the first value of a query's first row, as the administrator reads it.

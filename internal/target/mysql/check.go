@@ -23,6 +23,7 @@ const (
 
 	lockAfterFailures = "lock-after-failures"
 	objectsOfOne      = "objects-of-one-account"
+	notCompared       = "not-compared"
 )
 
 var (
@@ -50,9 +51,14 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	c := &checker{t: t, conn: conn, current: r.Current, partner: r.Partner}
 	err = c.check(ctx)
 	if number, message, _ := numberOf(err); number == 1142 || number == 1143 {
+		var grants []string
+		for _, table := range t.server.tables() {
+			grants = append(grants, "GRANT SELECT ON "+table)
+		}
+		var fix string
+		fix, err = c.toAdministrator(ctx, grants)
 		c.report("not-readable", target.Impossible, "",
-			"The administrator may not read what a rotation must know: "+message+".", c.grants())
-		err = nil
+			"The administrator may not read what a rotation must know: "+message+".", fix)
 	}
 	if err != nil {
 		return nil, readFailed(attempt, err, secrets...)
@@ -86,14 +92,6 @@ func (c *checker) report(code string, v target.Verdict, account, text, fix strin
 func (c *checker) ask(consent, account, text, fix string, s ...target.Strategy) {
 	c.report(consent, target.NeedsConsent, account, text, fix, s...)
 	c.found[len(c.found)-1].Consent = consent
-}
-
-func (c *checker) grants() string {
-	var out []string
-	for _, table := range c.t.server.tables() {
-		out = append(out, "GRANT SELECT ON "+table+" TO "+quote(c.t.admin.Account)+";")
-	}
-	return strings.Join(out, " ")
 }
 
 func (c *checker) check(ctx context.Context) error {

@@ -46,9 +46,10 @@ func (c *checker) double(ctx context.Context, members []account) error {
 	if err := c.definers(ctx, members, partners); err != nil {
 		return err
 	}
-	err = c.compare(ctx, names, members, partners)
-	c.notCompared()
-	return err
+	if err := c.compare(ctx, names, members, partners); err != nil {
+		return err
+	}
+	return c.notCompared(ctx)
 }
 
 // compare reports rights that only one of two names has.

@@ -20,12 +20,8 @@
 //	password_length      12 to 128, default 32
 //	password_punctuation characters to use besides letters and digits; default none
 //
-// The administrator needs at least:
-//
-//	MariaDB  GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.global_priv, db, tables_priv,
-//	         roles_mapping, proxies_priv
-//	MySQL    GRANT CREATE USER ON *.* and GRANT SELECT ON mysql.user, global_grants, db,
-//	         tables_priv, role_edges, proxies_priv; for accounts with SYSTEM_USER also that
+// The administrator needs the rights that docs/targets/mysql.md grants, and in MySQL SYSTEM_USER for
+// accounts that have it.
 //
 // An account is a user name at a host, and one name can have several. A rotation changes together
 // all that the credential opens, in one statement. It keeps the plugin of each, and the rounds of
@@ -88,7 +84,8 @@ func kind(name string, s server) target.Kind {
 	return target.NewKind(name, strategies, target.Parser((*config).complete), s.open).WithAdmin().Following(
 		target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate,
 	).Consenting(
-		leaveHosts, replaceOthers, dropSecond, otherHosts, otherRights, lockAfterFailures, objectsOfOne, changePlugin,
+		leaveHosts, replaceOthers, dropSecond, otherHosts, otherRights, lockAfterFailures, objectsOfOne, notCompared,
+		changePlugin,
 	)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/mysql"
 	"github.com/keyturn/keyturn/internal/target/targettest"
+	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
@@ -37,12 +38,9 @@ func start(t *testing.T, tls bool, arguments ...string) *node {
 		n.ca = n.authority.CA
 	}
 	n.MariaDB = servers.StartMariaDB(t, n.authority, arguments...)
-	n.admin = n.account(t, "rotator")
-	// These are the fewest rights with which an administrator can work.
-	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "CREATE DATABASE app")
-	for _, table := range []string{"global_priv", "db", "tables_priv", "roles_mapping", "proxies_priv"} {
-		n.exec(t, "GRANT SELECT ON mysql."+table+" TO 'rotator'@'%'")
-	}
+	n.admin = target.Credential{Account: "rotator", Secret: sensitive.New("The-administrator's-1")}
+	n.Administrator(t, n.admin.Secret.Reveal())
+	n.exec(t, "CREATE DATABASE app")
 	return n
 }
 

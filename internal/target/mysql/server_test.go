@@ -18,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/mysql"
 	"github.com/keyturn/keyturn/internal/target/targettest"
+	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
 )
 
@@ -37,12 +38,9 @@ func startMySQL(t *testing.T) *mySQLNode {
 	n.ca = n.authority.CA
 	n.roots.AppendCertsFromPEM([]byte(n.ca))
 	n.MariaDB = servers.StartMySQL(t, n.authority, "--caching-sha2-password-digest-rounds=10000")
-	n.admin = n.account(t, "rotator")
-	// The least that an administrator needs.
-	n.exec(t, "GRANT CREATE USER ON *.* TO 'rotator'@'%'", "CREATE DATABASE app")
-	for _, table := range []string{"user", "global_grants", "db", "tables_priv", "role_edges", "proxies_priv"} {
-		n.exec(t, "GRANT SELECT ON mysql."+table+" TO 'rotator'@'%'")
-	}
+	n.admin = target.Credential{Account: "rotator", Secret: sensitive.New("The-administrator's-1")}
+	n.Administrator(t, n.admin.Secret.Reveal())
+	n.exec(t, "CREATE DATABASE app")
 	return n
 }
 

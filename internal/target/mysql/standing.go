@@ -26,6 +26,12 @@ type identity struct {
 	host string
 }
 
+// identityOf reads what the server's functions CURRENT_USER and USER return.
+func identityOf(text string) identity {
+	at := max(strings.LastIndexByte(text, '@'), 0)
+	return identity{text[:at], strings.TrimPrefix(text[at:], "@")}
+}
+
 func (i identity) String() string { return quote(i.user) + "@" + quote(i.host) }
 
 // where selects the rows of an identity in a table.
@@ -159,10 +165,9 @@ func (l *lookup) administrator(ctx context.Context) (bool, error) {
 	}
 	names := []string{l.t.admin.Account}
 	for i, name := range row {
-		at := max(strings.LastIndexByte(name, '@'), 0)
-		names = append(names, name[:at])
+		names = append(names, identityOf(name).user)
 		if i == 0 {
-			l.me = identity{name[:at], strings.TrimPrefix(name[at:], "@")}
+			l.me = identityOf(name)
 		}
 	}
 	for _, spelling := range spellings(l.name) {
