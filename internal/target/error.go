@@ -123,7 +123,16 @@ const maxText = 1000
 
 // bounded makes a text one line of at most maxText characters.
 func bounded(text string) string {
-	text = strings.Map(func(r rune) rune {
+	text = printable(text)
+	if r := []rune(text); len(r) > maxText {
+		return string(r[:maxText]) + "…"
+	}
+	return text
+}
+
+// printable replaces the characters that do not print, so that a text is one line.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsControl(r), unicode.IsSpace(r):
 			return ' '
@@ -132,10 +141,6 @@ func bounded(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "?"))
-	if r := []rune(text); len(r) > maxText {
-		return string(r[:maxText]) + "…"
-	}
-	return text
 }
 
 // ForCaller returns what a caller may read of an error: class, code and text, without detail. If
@@ -330,14 +335,5 @@ func CleanEnd(text string, secrets ...sensitive.Value) string {
 }
 
 func oneLine(text string, secrets []sensitive.Value) string {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsControl(r), unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r): // such as marks that turn the direction of a line
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(Scrub(text, secrets...), "?"))
-	return strings.Join(strings.Fields(text), " ")
+	return strings.Join(strings.Fields(printable(Scrub(text, secrets...))), " ")
 }

@@ -51,6 +51,22 @@ var ldapMutations = []mutation{
 		test: "TestLDAP",
 	},
 	{
+		name: "passwords of a directory that the administrator cannot read are one",
+		file: "internal/target/ldap/check.go",
+		old:  "f.NeedsConsent(consentToOthers, text+",
+		new:  "return\nf.NeedsConsent(consentToOthers, text+",
+		pkg:  "internal/target/ldap",
+		test: "TestLDAP",
+	},
+	{
+		name: "a password of a directory that the administrator cannot read is a hash",
+		file: "internal/target/ldap/check.go",
+		old:  "case len(mechanisms) > 0:\n",
+		new:  "case false:\n",
+		pkg:  "internal/target/ldap",
+		test: "TestCheckSASL",
+	},
+	{
 		name: "a policy that the administrator cannot read is no policy",
 		file: "internal/target/ldap/check.go",
 		old:  "\tcase err != nil, len(result.Entries) != 1:\n",

@@ -131,6 +131,22 @@ var rabbitmqMutations = []mutation{
 		test: "TestRabbitMQ",
 	},
 	{
+		name: "links of RabbitMQ that the administrator may not read need no consent",
+		file: "internal/target/rabbitmq/check.go",
+		old:  "f.NeedsConsent(consentUnlinked,",
+		new:  "return nil\nf.NeedsConsent(consentUnlinked,",
+		pkg:  "internal/target/rabbitmq",
+		test: "TestUnreadBroker",
+	},
+	{
+		name: "nodes of RabbitMQ that the administrator may not read need no consent",
+		file: "internal/target/rabbitmq/nodes.go",
+		old:  "f.NeedsConsent(consentToNodes,",
+		new:  "return nil\nf.NeedsConsent(consentToNodes,",
+		pkg:  "internal/target/rabbitmq",
+		test: "TestUnreadBroker",
+	},
+	{
 		name: "the check of RabbitMQ does not find links",
 		file: "internal/target/rabbitmq/check.go",
 		old:  "if len(links) > 0 {",

@@ -229,8 +229,9 @@ func proveOAuth(t *testing.T) {
 		name: "oauth_single", kind: "oauth", addr: addr, mute: true,
 		door: door{Kind: "oauth", Address: addr}, strategy: target.Single,
 		config: func(addr string) string {
-			return fmt.Sprintf(`{"token_urls":["http://%[1]s/oauth2/token"],"admin_auth":"none","set":{"method":"PATCH",
-				"url":"http://%[1]s/admin/clients/{client_id}",
+			return fmt.Sprintf(`{"token_urls":["http://%[1]s/oauth2/token"],"admin_auth":"none",
+				"get":{"url":"http://%[1]s/admin/clients/{client_id}"},
+				"set":{"method":"PATCH","url":"http://%[1]s/admin/clients/{client_id}",
 				"body":[{"op":"replace","path":"/client_secret","value":"{secret}"}]}}`, addr)
 		},
 		byHand: func(t testing.TB, name, password string) {

@@ -183,7 +183,7 @@ func isAnswer(err error) bool {
 func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.Value, server abilities) {
 	switch {
 	case len(e.passwords) == 0:
-		d.judgeUnread(f)
+		d.judgeUnread(f, server.needClear)
 		return
 	case e.elsewhere():
 		f.Impossible("password-elsewhere", "A value of userPassword is {SASL}: the password is kept by another system.",
@@ -209,13 +209,20 @@ func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.
 }
 
 // judgeUnread reports what follows from values that the administrator cannot read.
-func (d *directory) judgeUnread(f *target.Findings) {
+func (d *directory) judgeUnread(f *target.Findings, mechanisms []string) {
 	const text = "The administrator cannot read the values of userPassword"
 	f.Impossible("values-not-read", text+", so the old one could not be found to be removed.",
 		"Give it read on userPassword.", target.Overlap)
-	if d.Scheme == schemeKeep {
+	f.NeedsConsent(consentToOthers, text+", so whether there are some besides the password in use, which the strategy "+
+		"single removes, is not known.", "Give it read on userPassword.", target.Single)
+	switch {
+	case d.Scheme == schemeKeep:
 		f.NeedsConsent(consentToHash, text+", so their scheme is not known; a rotation stores {CRYPT}$6$.",
 			"Give it read on userPassword, or set scheme in the target.", target.Single)
+	case len(mechanisms) > 0:
+		f.NeedsConsent(consentToHash, fmt.Sprintf("%s, so whether the password is stored in clear, which the server's %s "+
+			"need, is not known; a rotation stores a hash.", text, strings.Join(mechanisms, ", ")),
+			"Give it read on userPassword.", target.Single)
 	}
 }
 

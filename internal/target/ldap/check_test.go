@@ -81,7 +81,7 @@ func testCheckValues(t *testing.T, s *servers.LDAP) {
 	expectFound(t, "unreadable values", found(t, writer, c, target.Overlap),
 		"impossible values-not-read", "needs-consent policy-not-read")
 	expectFound(t, "unreadable values", found(t, writer, c, target.Single),
-		"needs-consent hash-changes", "needs-consent policy-not-read")
+		"needs-consent further-values", "needs-consent hash-changes", "needs-consent policy-not-read")
 }
 
 // TestCheckSASL verifies that a password in clear is left alone where other logins than simple
@@ -104,6 +104,13 @@ func TestCheckSASL(t *testing.T) {
 			"note stored-in-clear")
 		expectFound(t, "a scheme of the target",
 			found(t, open(t, plain(s.Addr, `"scheme":"ssha"`), admin(s)), c, target.Overlap), want)
+		blind := open(t, plain(s.Addr, `"scheme":"ssha"`), target.Credential{
+			Account: s.WriterDN, Secret: sensitive.New(s.Password),
+		})
+		got := found(t, blind, c, target.Single)
+		if slices.Contains(got, "needs-consent hash-changes") != (want == "needs-consent hash-changes") {
+			t.Errorf("a password that the administrator cannot read: the check finds %q, with clear text %q", got, want)
+		}
 		consents, err := ldap.Kind().Open(target.Settings{
 			Config: []byte(plain(s.Addr)), Admin: admin(s), Consent: []string{"hash-changes"},
 		})

@@ -20,8 +20,8 @@
 //	password_length      12 to 128, default 32
 //	password_punctuation characters to use besides letters and digits; default none
 //
-// The administrator needs the rights that docs/targets/mysql.md grants, and in MySQL SYSTEM_USER for
-// accounts that have it.
+// The administrator needs the rights that docs/targets/mysql.md grants, and in MySQL SYSTEM_USER
+// for accounts that have it.
 //
 // An account is a user name at a host, and one name can have several. A rotation changes together
 // all that the credential opens, in one statement. It keeps the plugin of each, and the rounds of

@@ -18,6 +18,8 @@ import (
 const (
 	consentToReplace = "set-replaces-client"
 	consentToRemove  = "other-secrets"
+	consentToUnread  = "client-not-read"
+	consentUncounted = "secrets-not-read"
 )
 
 // Window says how long a credential may be refused.
@@ -37,8 +39,10 @@ func (p *provider) CheckAccount(ctx context.Context, r target.CheckRequest) ([]t
 			"Set get to the same URL as set: everything else is then carried over.")
 	}
 	if p.config.Get == nil {
-		f.Note("client-not-read",
-			"The target has no call get, so nothing was read of the client. A rotation relies on logins.")
+		f.NeedsConsent(consentToUnread,
+			"The target has no call get, so nothing was read of the client: a rotation relies on logins, and whether the "+
+				"client has other secrets, which the provider may remove, is not known.",
+			"Set get in the target, or agree if the client has one secret.")
 		return f.List, nil
 	}
 	c, err := p.client(ctx, f.Account, []sensitive.Value{r.Current.Secret, p.admin.Secret})
@@ -164,8 +168,10 @@ func (p *provider) checkSecrets(f *target.Findings, c map[string]any) {
 	limit := cmp.Or(p.config.Get.MaxSecrets, defaultSecrets)
 	switch {
 	case !ok:
-		f.Note("secrets-not-read",
-			fmt.Sprintf("The client has no list at %s, so its secrets were not counted.", p.config.Get.Secrets))
+		f.NeedsConsent(consentUncounted,
+			fmt.Sprintf("The client has no list at %s, so its secrets were not counted, and the provider may remove one that "+
+				"is in use.", p.config.Get.Secrets),
+			"Correct secrets of get in the target.")
 	case p.config.Remove != nil && len(list) >= limit:
 		f.Impossible("secret-limit",
 			fmt.Sprintf("The client has %d secrets, and the provider keeps %d.", len(list), limit),

@@ -43,7 +43,7 @@ func TestWhatTheCheckFinds(t *testing.T) {
 		{"", "", `{"client_secret_expires_at":1000000000}`, "secret-expired impossible"},
 		{"", "", `{"jwks":{"keys":[{"kty":"EC"}]}}`, "other-keys note"},
 		{"", "", `{"jwks_uri":"https://h/keys"}`, "other-keys note"},
-		{list, "", `{}`, "secrets-not-read note"},
+		{list, "", `{}`, "secrets-not-read needs-consent"},
 		{list, "", `{"a/b":{"secrets":[{}]}}`, ""},
 		{list, "", `{"a/b":{"secrets":[{},{}]}}`, "other-secrets needs-consent"},
 		{list, remove, `{"a/b":{"secrets":[{},{}]}}`, "secret-limit impossible"},
@@ -92,9 +92,9 @@ func TestCheckWithoutAnswer(t *testing.T) {
 func TestReplacedUnread(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"https://h/clients/{client_id}":        "set-replaces-client needs-consent client-not-read note",
-		"https://h/clients/{client_id}/secret": "client-not-read note",
-		"https://h/secrets?client={client_id}": "client-not-read note",
+		"https://h/clients/{client_id}":        "set-replaces-client needs-consent client-not-read needs-consent",
+		"https://h/clients/{client_id}/secret": "client-not-read needs-consent",
+		"https://h/secrets?client={client_id}": "client-not-read needs-consent",
 	} {
 		system := targettest.Open(t, oauth.Kind(), fmt.Sprintf(`{"token_urls":["https://h/t"],"admin_auth":"none",
 			"set":{"method":"PUT","url":%q,"body":{"s":"{secret}"}}}`, url), target.Credential{})

@@ -74,7 +74,7 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("oauth", strategies, parse, open).
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole).
-		Consenting(consentToReplace, consentToRemove)
+		Consenting(consentToReplace, consentToRemove, consentToUnread, consentUncounted)
 }
 
 type config struct {

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
@@ -134,12 +133,7 @@ func shown(text string, proven bool, secrets []sensitive.Value) string {
 	if !proven {
 		return ""
 	}
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, target.Clean(text, secrets...))
+	return target.Clean(text, secrets...)
 }
 
 // sentence returns a text with a period at its end.

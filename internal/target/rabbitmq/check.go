@@ -18,6 +18,8 @@ import (
 const (
 	consentToLinks   = "links"
 	consentToPartner = "partner-differs"
+	consentUnlinked  = "links-not-read"
+	consentToNodes   = "nodes-not-read"
 )
 
 // Window says how long a credential may be refused.
@@ -75,7 +77,7 @@ func (b *broker) checkUser(
 			"Create the user with rabbitmqctl add_user, or rotate it where that backend keeps it.", strategies...)
 		return user{}, nil
 	case err != nil:
-		return user{}, f.Denied("user-not-read", err, "rabbitmqctl set_user_tags "+b.admin.Account+" administrator")
+		return user{}, f.Denied("user-not-read", err, b.toRead())
 	case !u.keeps():
 		if !slices.Contains(algorithms, u.Algorithm) && u.Hash != "" {
 			f.Impossible("hash-not-known", fmt.Sprintf("The password has the algorithm %s. Whether it is the one to be cleared "+
@@ -88,6 +90,11 @@ func (b *broker) checkUser(
 			"Set the password again with rabbitmqctl change_password.", strategies...)
 	}
 	return u, nil
+}
+
+// toRead says what lets the administrator read everything.
+func (b *broker) toRead() string {
+	return "rabbitmqctl set_user_tags " + b.admin.Account + " administrator"
 }
 
 // checkRights reports limits of a user, and whether it may open the virtual host.
@@ -203,10 +210,13 @@ func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 		Value     map[string]any `json:"value"`
 	}
 	err := b.read(ctx, "read the parameters at "+b.name, "/api/parameters", &parameters)
-	if err != nil {
-		f.Note("links-not-read", "Whether a shovel or a federation upstream logs in as the user is not known: "+
-			target.TextForCaller(err)+".")
+	if target.ClassOf(err) == target.Denied {
+		f.NeedsConsent(consentUnlinked, "Whether a shovel or a federation upstream logs in as the user, and would keep its old "+
+			"password, is not known: "+target.TextForCaller(err)+".", b.toRead())
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	var links []string
 	for _, p := range parameters {

@@ -132,3 +132,43 @@ func TestUnknownHash(t *testing.T) {
 	change := target.Change{ID: "c", Strategy: target.Double, Old: c, New: target.Credential{Account: "other"}}
 	targettest.Expect(t, tt.Retire(t.Context(), change), target.Denied, "our_own", "clear it by hand")
 }
+
+// TestUnreadBroker verifies that a check asks for consent where the administrator may not read what
+// an application's access depends on, and ends with an error where the broker does not answer.
+func TestUnreadBroker(t *testing.T) {
+	t.Parallel()
+	refused, status := "", http.StatusForbidden
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Path == refused:
+			w.WriteHeader(status)
+		case r.URL.Path == "/api/users/app":
+			_, _ = io.WriteString(w, `{"name":"app","tags":[],"hashing_algorithm":"rabbit_password_hashing_sha512",`+
+				`"password_hash":"`+sha512Hash("password-of-app")+`"}`)
+		case r.URL.Path == "/api/users/app/permissions":
+			_, _ = io.WriteString(w, `[{"user":"app","vhost":"/"}]`)
+		default:
+			_, _ = io.WriteString(w, `[]`)
+		}
+	}))
+	t.Cleanup(s.Close)
+	tt := targettest.Open(t, rabbitmq.Kind(), fmt.Sprintf(`{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
+		target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")})
+	c := target.Credential{Account: "app", Secret: sensitive.New("password-of-app")}
+	request := target.CheckRequest{Current: c, Strategies: rabbitmq.Kind().Strategies}
+	for path, want := range map[string]string{
+		"":                "",
+		"/api/parameters": "needs-consent links-not-read",
+		"/api/nodes":      "needs-consent nodes-not-read",
+	} {
+		refused, status = path, http.StatusForbidden
+		if got := found(t, tt, c, ""); got != want {
+			t.Errorf("without %s: the check finds %q, want %q", path, got, want)
+		}
+		if status = http.StatusServiceUnavailable; path != "" {
+			_, err := tt.(target.Checker).CheckAccount(targettest.Within(t), request)
+			targettest.Expect(t, err, target.Unreachable, "503")
+		}
+	}
+}

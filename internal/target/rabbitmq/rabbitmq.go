@@ -44,7 +44,7 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
 	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
-		Consenting(consentToHash, consentToLinks, consentToPartner)
+		Consenting(consentToHash, consentToLinks, consentToPartner, consentUnlinked, consentToNodes)
 }
 
 type config struct {

@@ -112,8 +112,9 @@ func TestAdministratorLacks(t *testing.T) {
 	}
 }
 
-// TestUnreadNodes verifies that a check asks for consent where the administrator may not ask a server
-// for further ones, that the rule which it names is enough, and that it still asks the other nodes.
+// TestUnreadNodes verifies that a check asks for consent where the administrator may not ask a
+// server for further ones, that the rule which it names is enough, and that it still asks the
+// other nodes.
 func TestUnreadNodes(t *testing.T) {
 	t.Parallel()
 	keeper := target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")}
