@@ -46,8 +46,9 @@ type Cron func(after time.Time) time.Time
 
 const dayLayout = "2006-01-02"
 
-// IsZero reports whether nothing is scheduled.
-func (s Schedule) IsZero() bool { return s.Interval == 0 && s.Cron == "" }
+// Never reports whether nothing is scheduled. It is not called IsZero, because encoding/json would
+// then leave out a window, blackouts and a zone that have no expression beside them.
+func (s Schedule) Never() bool { return s.Interval == 0 && s.Cron == "" }
 
 // Location is the time zone.
 func (s Schedule) Location() (*time.Location, error) {

@@ -234,7 +234,7 @@ func TestScheduleOfASecret(t *testing.T) {
 	t.Parallel()
 	s := rotating()
 	s.Rotation.Interval = 24 * time.Hour
-	if !s.Schedule().IsZero() || !s.Planned(later, time.Time{}, nil).IsZero() {
+	if !s.Schedule().Never() || !s.Planned(later, time.Time{}, nil).IsZero() {
 		t.Error("turned off, and planned")
 	}
 	s.Rotation.Enabled = true

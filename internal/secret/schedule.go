@@ -168,7 +168,7 @@ func (s Secret) policy(enable bool, interval string, least time.Duration, now ti
 // has none. Zero means never.
 func (s Secret) Planned(now, earliest time.Time, cron rotation.Cron) time.Time {
 	schedule := s.Schedule()
-	if schedule.IsZero() {
+	if schedule.Never() {
 		return time.Time{}
 	}
 	since := s.CreatedAt
