@@ -200,9 +200,9 @@ func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.
 		others--
 	}
 	if others > 0 {
-		count := fmt.Sprintf("The entry has %d values of userPassword besides the password in use", others)
-		f.Note("further-values", count+", which stay.", target.Overlap)
-		f.NeedsConsent(consentToOthers, count+"; the strategy single removes them.",
+		count := fmt.Sprintf("Besides the password in use, the entry has further values of userPassword (%d), which ", others)
+		f.Note("further-values", count+"stay.", target.Overlap)
+		f.NeedsConsent(consentToOthers, count+"the strategy single removes.",
 			"Use the strategy overlap.", target.Single)
 	}
 	d.judgeScheme(f, e.example(password), server.needClear)
