@@ -218,6 +218,7 @@ func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden s
 // checkRequest returns what a check before a candidate is sent asks.
 func (t *Turn) checkRequest(system target.Target) (r target.CheckRequest, err error) {
 	r.Strategies = []target.Strategy{t.Record.Strategy}
+	r.Emergency = t.Record.Trigger == rotation.Emergency
 	if t.Secret.TargetName() == secret.OwnUsers {
 		r.Current, err = t.Credential(t.Secret.Stages[secret.Current])
 		return r, err

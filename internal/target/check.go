@@ -48,6 +48,9 @@ type CheckRequest struct {
 	Partner string
 	// Strategies are those to judge: the kind's that the secret may use.
 	Strategies []Strategy
+	// Emergency says that a leaked credential is replaced. It does not wait for the answer of an
+	// endpoint that could at most add a finding which needs consent.
+	Emergency bool
 }
 
 // Checker is a target that can read whether a rotation of an account would be safe.

@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 			return nil, err
 		}
 	}
-	return k.findings, k.endpoints(ctx, r.Current)
+	return k.findings, k.endpoints(ctx, r)
 }
 
 func (k *check) found(f target.Finding) { k.findings = append(k.findings, f) }
@@ -271,28 +272,32 @@ func (k *check) form(ctx context.Context, r role) error {
 	return nil
 }
 
-// endpoints reports standbys that the configuration takes for writers, and poolers.
-func (k *check) endpoints(ctx context.Context, current target.Credential) error {
+// endpoints reports standbys that the configuration takes for writers, and poolers. The error says
+// that an answer which a rotation needs is missing.
+func (k *check) endpoints(ctx context.Context, r target.CheckRequest) (missing error) {
 	live := false
 	if k.able.reads {
-		is, err := k.liveness(ctx, current)
+		is, err := k.liveness(ctx, r.Current)
 		if err != nil {
 			return err
 		}
 		live = is == target.Live
 	}
 	for _, e := range k.t.login.At(k.t.config.Verify) {
-		pooler := k.t.pooled(ctx, e.Address, current.Account)
-		if pooler || e.Role == target.Pooler {
+		pooler, err := k.t.pooled(ctx, e, r.Current.Account)
+		switch {
+		case pooler:
 			k.pooler(e.Address)
-			continue
-		}
-		standby, known := k.standby(ctx, e.Address, current, live)
-		if known && standby != (e.Role == target.Replica) {
-			k.misnamed(e, standby)
+		case err != nil:
+			missing = cmp.Or(missing, k.poolerNotKnown(e, err, r.Emergency))
+		default:
+			standby, known := k.standby(ctx, e.Address, r.Current, live)
+			if known && standby != (e.Role == target.Replica) {
+				k.misnamed(e, standby)
+			}
 		}
 	}
-	return nil
+	return missing
 }
 
 // pooler reports a pooler, which may have a list of passwords of its own: no login shows that.
@@ -307,20 +312,45 @@ func (k *check) pooler(address string) {
 	})
 }
 
+// poolerNotKnown reports an endpoint whose answer leaves open whether it is a pooler. It returns err
+// as an error unless a rotation begins without knowing: an operator has agreed to poolers, a replica
+// that is down keeps no rotation waiting, and neither does anything in an emergency.
+func (k *check) poolerNotKnown(e target.Endpoint, err error, emergency bool) error {
+	k.found(target.Finding{
+		Code:    "pooler-not-known",
+		Verdict: target.Note,
+		Text:    "Whether a pooler answers at " + e.Address + " is not known: no PostgreSQL server has answered there.",
+	})
+	if emergency || e.Role == target.Replica || slices.Contains(k.t.consent, consentPooler) {
+		return nil
+	}
+	return target.NotSent(k.what+": find out whether "+e.Address+" is a pooler", err, k.secrets...)
+}
+
 // unusual is a parameter that every server has, and PgBouncer refuses before it asks for a password
 // unless its settings ignore it.
 const unusual = "backslash_quote"
 
-// pooled reports whether a pooler answers at an address. The connection ends when the other side
-// asks for a password: none is sent.
-func (t *pg) pooled(ctx context.Context, address, account string) bool {
-	conn, err := t.connectWith(ctx, address, t.database(), target.Credential{Account: account}, nil, unusual)
-	if err != nil {
-		answer, ok := errors.AsType[*pgconn.PgError](err)
-		return ok && answer.Code == "08P01" && strings.Contains(answer.Message, unusual)
+// pooled reports whether an endpoint is a pooler. The connection ends when the other side asks for
+// a password: none is sent. The error says why neither a pooler nor a server has answered: only the
+// errors of a server name a routine.
+func (t *pg) pooled(ctx context.Context, e target.Endpoint, account string) (is bool, err error) {
+	if e.Role == target.Pooler {
+		return true, nil
 	}
-	disconnect(conn)
-	return false
+	conn, err := t.connectWith(ctx, e.Address, t.database(), target.Credential{Account: account}, t.certificates, unusual)
+	if err == nil {
+		disconnect(conn)
+		return false, nil
+	}
+	answer, answered := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case answered && answer.Code == "08P01" && strings.Contains(answer.Message, unusual):
+		return true, nil
+	case answered && answer.Routine != "", asksOtherwise(err):
+		return false, nil
+	}
+	return false, connectReason(err)
 }
 
 // misnamed reports an endpoint whose role is not the one in the configuration.

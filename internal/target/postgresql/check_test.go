@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -287,6 +288,48 @@ func testUnread(t *testing.T, c *cluster, reader, _ target.Credential) {
 	p.CutLater(1)
 	_, err := in.(target.Checker).CheckAccount(targettest.Within(t), ask)
 	targettest.Expect(t, err, target.Unreachable, "")
+}
+
+// testUnanswered verifies that a check does not take an address without an answer of a server for one
+// without a pooler. Only an operator who agrees to poolers, a replica and an emergency go on.
+func testUnanswered(t *testing.T, c *cluster, reader, _ target.Credential) {
+	who, p := c.account(t), targettest.NewProxy(t, c.Addr())
+	check := func(verify, consent string, emergency bool) (codes []string, err error) {
+		tt := c.openWith(t, target.Settings{
+			Config:  json.RawMessage(c.config(c.Addr(), `"verify":[`+verify+`]`)),
+			Admin:   reader,
+			Consent: []string{consent},
+		})
+		list, err := tt.(target.Checker).CheckAccount(targettest.Within(t),
+			target.CheckRequest{Current: who, Emergency: emergency})
+		for _, f := range list {
+			codes = append(codes, f.Code+" "+string(f.Verdict))
+		}
+		return codes, err
+	}
+	writer := strconv.Quote(p.Addr())
+	if codes, err := check(writer, "", false); err != nil || codes != nil {
+		t.Errorf("an address that answers: %v, %v", codes, err)
+	}
+	p.Set(targettest.Fault{}, targettest.Fault{Kind: targettest.Reset})
+	for _, tc := range []struct {
+		name, verify, consent string
+		emergency, ends       bool
+	}{
+		{"a writer", writer, "", false, true},
+		{"a writer before another", writer + "," + strconv.Quote(c.Addr()), "", false, true},
+		{"the consent", writer, "pooler", false, false},
+		{"a replica", strconv.Quote(c.Addr()) + `,{"address":` + writer + `,"role":"replica"}`, "", false, false},
+		{"an emergency", writer, "", true, false},
+	} {
+		codes, err := check(tc.verify, tc.consent, tc.emergency)
+		if strings.Join(codes, ", ") != "pooler-not-known note" {
+			t.Errorf("%s: %q is found", tc.name, codes)
+		}
+		if class := target.ClassOf(err); (err != nil) != tc.ends || tc.ends && class != target.Unreachable {
+			t.Errorf("%s: %v of class %v", tc.name, err, class)
+		}
+	}
 }
 
 // testNamed verifies that a line of pg_hba.conf that lets in only one of two logins is found.

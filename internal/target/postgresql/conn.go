@@ -169,7 +169,7 @@ func (t *pg) loginFailed(what string, err error, secrets ...sensitive.Value) *ta
 			return failed.Unproven(target.Scrub(what, secrets...))
 		}
 		return failed
-	case strings.Contains(err.Error(), "require_auth check failed"):
+	case asksOtherwise(err):
 		return target.Failed(
 			target.Denied,
 			"",
@@ -179,6 +179,9 @@ func (t *pg) loginFailed(what string, err error, secrets ...sensitive.Value) *ta
 	}
 	return target.NotSent(what, connectReason(err), secrets...)
 }
+
+// asksOtherwise reports whether a server asked for a password in a way that it may not.
+func asksOtherwise(err error) bool { return strings.Contains(err.Error(), "require_auth check failed") }
 
 func isAdmitted(err error) bool {
 	_, ok := errors.AsType[*admittedError](err)

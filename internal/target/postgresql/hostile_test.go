@@ -246,7 +246,8 @@ func testOldPooler(t *testing.T, c *cluster) {
 	targettest.Expect(t, tt.Verify(targettest.Within(t), who), target.Rejected, "(28P01)")
 }
 
-// testAdminAtEndpoint verifies that the administrator's credential goes to admin_address alone.
+// testAdminAtEndpoint verifies that the administrator's credential goes to admin_address alone, and
+// that a check takes no answer but a server's for one.
 func testAdminAtEndpoint(t *testing.T, c *cluster) {
 	admin, who := c.reader(t, "guarded"), c.account(t)
 	liar := serve(t, nil)
@@ -254,7 +255,12 @@ func testAdminAtEndpoint(t *testing.T, c *cluster) {
 	if err := tt.Verify(targettest.Within(t), who); err == nil {
 		t.Error("a login at a server that answers nothing succeeds")
 	}
-	findings(t, tt, target.CheckRequest{Current: who})
+	stranger := serve(t, []byte(message('E', "SFATAL\x00C53300\x00Mno more connections\x00\x00")))
+	for _, endpoint := range []string{liar.addr, stranger.addr} {
+		at := c.open(t, endpoint, admin, fmt.Sprintf(`"admin_address":%q`, c.Addr()))
+		_, err := at.(target.Checker).CheckAccount(targettest.Within(t), target.CheckRequest{Current: who})
+		targettest.Expect(t, err, target.Unreachable, "whether "+endpoint+" is a pooler")
+	}
 	if _, err := tt.(target.Guarded).Standing(targettest.Within(t), who.Account); err != nil {
 		t.Error(err)
 	}

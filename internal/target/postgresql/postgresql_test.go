@@ -238,6 +238,7 @@ func TestPostgreSQL(t *testing.T) {
 			"check of pg_hba.conf":       testNamed,
 			"check of the administrator": testMayAlter,
 			"check without rights":       testUnread,
+			"check without answers":      testUnanswered,
 			"form":                       testForm,
 			"login":                      testLogin,
 			"retired by hand":            testRetireOther,
