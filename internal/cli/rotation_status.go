@@ -276,7 +276,20 @@ type follower struct {
 	out   io.Writer // where steps are printed; standard error when nil, so that the result stands alone
 	shown int       // how many steps were printed
 	last  *kms.DescribeRotationResponse
+
+	waits wait // the last one
 }
+
+// wait is what a rotation waits for until a time, such as its next attempt.
+type wait struct {
+	state string
+	until time.Time
+	since time.Time // when it was seen first
+	shown bool
+}
+
+// longWait is how long a wait lasts before it is printed.
+const longWait = 2 * time.Second
 
 // follow waits for at most that long. A server that does not answer for a while is asked again; a
 // refusal ends it.
@@ -310,6 +323,7 @@ func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (o
 		return f.elsewhere(ctx)
 	}
 	f.print(r)
+	f.printWait(r)
 	f.last = r
 	over, ok, text := f.verdict(r)
 	if !over {
@@ -385,6 +399,26 @@ func (f *follower) print(r *kms.DescribeRotationResponse) {
 		}
 	}
 	f.shown = max(f.shown, len(r.Steps))
+}
+
+// printWait prints once what a rotation waits for, until when, and why its last attempt failed.
+func (f *follower) printWait(r *kms.DescribeRotationResponse) {
+	if f.waits.state != r.State || !f.waits.until.Equal(r.NextAttemptTime) {
+		f.waits = wait{state: r.State, until: r.NextAttemptTime, since: time.Now()}
+	}
+	if r.NextAttemptTime.IsZero() || r.WaitsFor == "" || f.waits.shown || time.Since(f.waits.since) < longWait {
+		return
+	}
+	f.waits.shown = true
+	w := f.out
+	if w == nil || f.env.json() {
+		w = f.stderr
+	}
+	text := "Waiting for " + r.WaitsFor + "."
+	if r.Reason != "" {
+		text += " The last attempt: " + r.Reason
+	}
+	fmt.Fprintln(w, text)
 }
 
 func (f *follower) late(timeout time.Duration, err error) error {
