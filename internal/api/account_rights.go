@@ -21,6 +21,7 @@ import (
 // decides where the value of a secret is sent needs the right to read it.
 const (
 	actionRotateAccount   = "kms:RotateAccount"
+	actionDescribeSecret  = "kms:DescribeSecret"
 	actionGetSecretValue  = "kms:GetSecretValue"
 	actionRemoveRotation  = "kms:RemoveRotation"
 	actionSetSecretPolicy = "kms:SetSecretPolicy"
@@ -182,7 +183,7 @@ func (c *Call) wasJudged(ch changes) error {
 		judged := func(j changes) bool { return j.target == ch.target && slices.Contains(j.names, name) }
 		if !slices.ContainsFunc(c.judgedChanges, judged) {
 			return fault.New(fault.InUse,
-				"The accounts of the secret have changed at this moment; read DescribeRotation and try again.")
+				"The accounts of the secret have changed at this moment; read keyturn rotation status and try again.")
 		}
 	}
 	return nil
@@ -205,9 +206,9 @@ func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []strin
 		}
 		if !target.AllowsAccount(t.Accounts, account) {
 			return fault.New(fault.InUse,
-				"The account policy of target %q does not allow account %q; UpdateTarget with Account "+
-					"changes it. It allows: %s.",
-				t.Name, account, strings.Join(t.Accounts, ", "))
+				"The account policy of target %q does not allow account %q; keyturn target update %s "+
+					"--account changes the policy. It allows: %s.",
+				t.Name, account, t.Name, strings.Join(t.Accounts, ", "))
 		}
 	}
 	return nil
@@ -290,7 +291,7 @@ func mayUse(s secret.Secret, accounts ...string) error {
 	for _, account := range accounts {
 		if !s.MayChange(account) {
 			return fault.New(fault.InUse, "Secret %q is not bound to account %q; a principal with %s on it binds it by "+
-				"ConfigureRotation or RotateSecret.", s.Name, account, actionRotateAccount)
+				"keyturn rotation configure or rotate.", s.Name, account, actionRotateAccount)
 		}
 	}
 	return nil

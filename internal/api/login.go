@@ -24,8 +24,8 @@ func (e *Env) checkLogin(t store.Target, l target.Login) error {
 	for _, address := range l.Endpoints {
 		if !slices.Contains(known.Addresses(), address) {
 			return fault.Parameter("LoginEndpoint.N",
-				"target %q does not log in at %q; it logs in at %v (setting verify of the target).",
-				t.Name, address, known.Addresses())
+				"target %q does not log in at %q; keyturn target show %s lists the addresses (address and verify).",
+				t.Name, address, t.Name)
 		}
 	}
 	if len(l.At(known).Deciding()) == 0 {
@@ -44,8 +44,8 @@ func (e *Env) loginCertificate(
 		return value, "", err
 	case !ok || s.Deleting():
 		return value, "", fault.New(fault.InUse,
-			"The secret %q with the client certificate of the application is not there; ConfigureRotation with "+
-				"LoginCertificateSecret names another.", l.CertificateSecret)
+			"The secret %q with the client certificate of the application is not there; keyturn rotation "+
+				"configure with --login-certificate-secret names another.", l.CertificateSecret)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {

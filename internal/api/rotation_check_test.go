@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/policy"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/target"
@@ -271,7 +273,7 @@ func TestConfigureChecks(t *testing.T) {
 		t.Errorf("a test follows %+v", login)
 	}
 	for text, params := range map[string][]string{
-		"it logs in at [db:1 standby:1]":   {"LoginEndpoint.1", "other:1"},
+		`does not log in at "other:1"`:     {"LoginEndpoint.1", "other:1"},
 		"only replicas of target":          {"LoginEndpoint.1", "standby:1"},
 		"does not follow role":             {"LoginRole", "r"},
 		"use tokens of lower-case letters": {"Consent.1", "No!"},
@@ -376,7 +378,7 @@ func TestMayBegin(t *testing.T) {
 		_, err = turn.MayBegin(t.Context(), m)
 		return err
 	}
-	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse || !strings.Contains(err.Error(), "add plugin to") {
+	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse || !strings.Contains(err.Error(), "configure with --consent plugin") {
 		t.Errorf("without consent: %v", err)
 	}
 	if err := may(rotation.Rotate, "plugin"); err != nil {
@@ -401,7 +403,7 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 		Text:    "It changes.",
 		Consent: "change-plugin",
 	})
-	w.refused(t, "Rejected.ResourceInUse", "add change-plugin to the consents", "EmergencyRotation", emergency...)
+	w.refused(t, "Rejected.ResourceInUse", "configure with --consent change-plugin", "EmergencyRotation", emergency...)
 	dry := w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...).(*kms.EmergencyRotationResponse)
 	if len(dry.Findings) != 1 || dry.Findings[0].Consent != "change-plugin" {
 		t.Errorf("a dry run lists %+v", dry.Findings)
@@ -477,7 +479,7 @@ func TestTargetKeepsLogins(t *testing.T) {
 	configure := []string{"SecretName", "gen", "TargetName", "pg"}
 	w.must(t, "ConfigureRotation", append(configure, "LoginEndpoint.1", "db:1")...)
 	move := []string{"TargetName", "pg", "Config", `{"address":"elsewhere","moved":true}`}
-	w.refused(t, "Rejected.ResourceInUse", "of the secrets gen. Keep these addresses in verify", "UpdateTarget", move...)
+	w.refused(t, "Rejected.ResourceInUse", "applications of these secrets log in: gen. Keep these addresses in verify", "UpdateTarget", move...)
 	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"elsewhere"}`)
 	w.must(t, "ConfigureRotation", configure...)
 	w.must(t, "UpdateTarget", move...)
@@ -496,7 +498,62 @@ func TestDeletedCertificate(t *testing.T) {
 		t.Fatalf("load: %v, %v", ok, err)
 	}
 	_, err = turn.Open()
-	if text, final := api.Impossible(err); !final || !strings.Contains(text, "LoginCertificateSecret names another") {
+	if text, final := api.Impossible(err); !final || !strings.Contains(text, "--login-certificate-secret names another") {
 		t.Errorf("without the certificate: %v, final %t", err, final)
 	}
+}
+
+// TestConfigureGuessesFew verifies that a caller cannot find the databases of a target by repeated
+// settings: other settings of logins count as a check of the secret, the same ones do not. An
+// address that is not the target's own is refused, and the refusal names no address of the target.
+func TestConfigureGuessesFew(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	configure := []string{"SecretName", "gen", "TargetName", "pg"}
+	for range 20 {
+		w.must(t, "ConfigureRotation", append(configure, "LoginDatabase", "0")...)
+	}
+	for i := range 7 {
+		w.must(t, "ConfigureRotation", append(configure, "LoginDatabase", strconv.Itoa(i+1))...)
+	}
+	w.refused(t, "Rejected.Throttling", "the next one may be asked for at", "ConfigureRotation",
+		append(configure, "LoginDatabase", "8")...)
+	_, err := w.call(t, rootPrincipal, "ConfigureRotation", append(configure, "LoginEndpoint.1", "other:1")...)
+	if got := protocol.CodeFor(err); got.Code != "InvalidParameter" || strings.Contains(got.Message, "standby:1") {
+		t.Errorf("another address: %s %s", got.Code, got.Message)
+	}
+}
+
+// TestAttachedNames verifies that a refusal names the attached secrets that the caller may
+// describe, and of the others only how many there are.
+func TestAttachedNames(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "LoginEndpoint.1", "db:1")
+	w.user(t, bob)
+	grant := func(name, actions, resource string) {
+		w.must(t, "CreatePolicy", "PolicyName", name, "PolicyDocument",
+			`{"Version":"1","Statement":[{"Effect":"Allow","Action":[`+actions+`],"Resource":"`+resource+`"}]}`)
+		w.must(t, "AttachPolicyToUser", "PolicyType", "Custom", "PolicyName", name, "UserName", bob.Name)
+	}
+	grant("targets", `"kms:UpdateTarget","kms:DeregisterTarget","kms:GetSecretValue"`, "*")
+	says := func(want, action string, params ...string) {
+		t.Helper()
+		_, err := w.call(t, bob, action, append([]string{"TargetName", "pg"}, params...)...)
+		got := protocol.CodeFor(err)
+		if got.Code != inUse || !strings.Contains(got.Message, want) {
+			t.Errorf("%s: %s %s; want %s", action, got.Code, got.Message, want)
+		}
+		for _, name := range []string{"db", "double", "gen"} {
+			if !strings.Contains(want, name) && strings.Contains(got.Message, name+",") {
+				t.Errorf("%s names %s: %s", action, name, got.Message)
+			}
+		}
+	}
+	const moved = `{"address":"elsewhere","moved":true}`
+	says(`log in: 1, whose names you have no right to see (kms:DescribeSecret)`, "UpdateTarget", "Config", moved)
+	says(`attached to target "pg": 3, whose names you have no right to see`, "DeregisterTarget")
+	grant("one", `"kms:DescribeSecret"`, "acs:kms:*:*:secret/gen")
+	says("log in: gen. Keep", "UpdateTarget", "Config", moved)
+	says(`attached to target "pg": gen and 2 more`, "DeregisterTarget")
 }

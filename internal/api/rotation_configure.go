@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -88,6 +89,7 @@ func (c *Call) refuseImpossible(
 	if err != nil {
 		return nil, err
 	}
+	before := s.Settings().Login
 	if s.Managed() {
 		settings.Target = ""
 	}
@@ -108,6 +110,15 @@ func (c *Call) refuseImpossible(
 	r, err := c.rotationOf(c.Snapshot, s)
 	if err != nil {
 		return nil, err
+	}
+	if !reflect.DeepEqual(settings.Login, before) {
+		// The answers say what the target has, such as a database: they are counted as those of a check.
+		if err := c.checkLogin(t, settings.Login); err != nil {
+			return nil, err
+		}
+		if err := c.takeCheck(ctx, s.Name); err != nil {
+			return nil, err
+		}
 	}
 	k, err := c.checkAccount(ctx, s, r, t)
 	if err != nil {
@@ -161,7 +172,7 @@ func consentsOf(tokens []string) ([]string, error) {
 	for _, token := range list {
 		if len(token) > 64 || token == "" || strings.Trim(token, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 			return nil, fault.Parameter("Consent.N", "use tokens of lower-case letters, digits and hyphens, as "+
-				"CheckRotation names them.")
+				"keyturn rotation check names them.")
 		}
 	}
 	return list, nil

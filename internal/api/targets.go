@@ -23,7 +23,7 @@ import (
 func (c *Call) existingTarget(tx *store.Tx, name string) (store.Target, error) {
 	t, ok, err := tx.Target(c.Account(), name)
 	if err == nil && !ok {
-		err = fault.New(fault.NotFound, "There is no target %q; RegisterTarget makes one known.", name)
+		err = fault.New(fault.NotFound, "There is no target %q; keyturn target add registers one.", name)
 	}
 	return t, err
 }
@@ -71,7 +71,7 @@ func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest)
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
 		_, taken, err := tx.Target(c.Account(), in.TargetName)
 		if err == nil && taken {
-			err = fault.New(fault.Exists, "There is a target %q already; UpdateTarget changes it.", in.TargetName)
+			err = fault.New(fault.Exists, "There is a target %q already; keyturn target update changes it.", in.TargetName)
 		}
 		if err != nil {
 			return nil, err
@@ -202,8 +202,10 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		if err := c.checkTarget(tx, &t); err != nil {
 			return nil, err
 		}
-		if err := c.keepsLogins(tx, t); err != nil {
-			return nil, err
+		if in.Config != "" {
+			if err := c.keepsLogins(tx, t); err != nil {
+				return nil, err
+			}
 		}
 		t.UpdatedAt = c.At
 		return c.targetNamed(t.Name), tx.PutTarget(t)
@@ -227,10 +229,39 @@ func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
 	if len(names) == 0 {
 		return nil
 	}
+	shown, err := c.shownSecrets(names)
+	if err != nil {
+		return err
+	}
 	return fault.New(fault.InUse,
-		"Applications log in at addresses (LoginEndpoint) that target %q would no longer have: of the secrets %s. Keep "+
-			"these addresses in verify beside the new ones, change LoginEndpoint of each secret (keyturn rotation configure "+
-			"NAME --login-endpoint), and then remove them.", t.Name, shortList(names, mostAttached))
+		"Target %q would no longer have the addresses at which applications of these secrets log in: %s. Keep these "+
+			"addresses in verify beside the new ones, change each secret (keyturn rotation configure NAME "+
+			"--login-endpoint ADDRESS), and then remove them.", t.Name, shown)
+}
+
+// shownSecrets names secrets in an error: at most mostAttached that the caller may describe, and
+// how many others there are.
+func (c *Call) shownSecrets(names []string) (string, error) {
+	var shown []string
+	for _, name := range names {
+		if len(shown) == mostAttached {
+			break
+		}
+		d, err := c.gate.decide(c, c.secretResource(name), actionDescribeSecret)
+		if err != nil {
+			return "", err
+		}
+		if d.Allowed {
+			shown = append(shown, name)
+		}
+	}
+	switch others := len(names) - len(shown); {
+	case len(shown) == 0:
+		return fmt.Sprintf("%d, whose names you have no right to see (%s)", others, actionDescribeSecret), nil
+	case others > 0:
+		return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), others), nil
+	}
+	return strings.Join(shown, ", "), nil
 }
 
 // checkUnchanged refuses a change of a target when other secrets than those in judged are sent
@@ -238,7 +269,8 @@ func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
 // address.
 func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []string, moves bool) error {
 	if now.AdminSecret != before.AdminSecret {
-		return fault.New(fault.InUse, "Target %q has changed at this moment; read DescribeTarget and try again.", now.Name)
+		return fault.New(fault.InUse, "Target %q has changed at this moment; read keyturn target show and try again.",
+			now.Name)
 	}
 	if !moves {
 		return nil
@@ -246,7 +278,7 @@ func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []s
 	sent, err := c.redirected(tx, now)
 	if err == nil && (now.ID != before.ID || !slices.Equal(sent, judged)) {
 		err = fault.New(fault.InUse, "Target %q, or what is attached to it, has changed at this moment; "+
-			"read DescribeTarget and try again.", now.Name)
+			"read keyturn target show and try again.", now.Name)
 	}
 	return err
 }
@@ -271,10 +303,14 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 		names = append(names, s.Name)
 	}
 	if !in.Detach && len(names) > 0 {
+		shown, err := c.shownSecrets(names)
+		if err != nil {
+			return nil, err
+		}
 		return nil, fault.New(fault.InUse,
 			"Secrets are attached to target %q: %s. keyturn rotation detach (a Generic secret) or "+
-				"keyturn secret delete --now detaches one; DeregisterTarget with Detach (--detach) detaches all.",
-			t.Name, shortList(names, mostAttached))
+				"keyturn secret delete --now detaches one; keyturn target remove %s --detach detaches all.",
+			t.Name, shown, t.Name)
 	}
 	for _, name := range names {
 		if err := c.detach(ctx, name, t); err != nil {
@@ -285,7 +321,7 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 		now, err := c.existingTarget(tx, t.Name)
 		if err == nil && now.ID != t.ID {
 			err = fault.New(fault.InUse,
-				"Target %q was registered anew at this moment; read DescribeTarget and try again.", t.Name)
+				"Target %q was registered anew at this moment; read keyturn target show and try again.", t.Name)
 		}
 		if err != nil {
 			return nil, err
@@ -293,13 +329,6 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 		tx.DeleteTarget(t.Account, t.Name)
 		return c.targetNamed(t.Name), nil
 	})
-}
-
-func shortList(names []string, most int) string {
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
-	}
-	return strings.Join(names, ", ")
 }
 
 // detach ends the rotation of one secret at a target that is about to be deleted. A managed secret
