@@ -240,11 +240,15 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 		if fault.KindOf(err) == fault.Throttled {
 			return err
 		}
-		if target.ClassOf(err) == target.Rejected {
-			return fault.Parameter("AccountPassword", "target %q does not accept it: %s", p.target.Name, p.said(err))
-		}
-		if target.ClassOf(err) == target.Admitted {
+		next := fmt.Sprintf(". The next login as account %s may be made at %s, so that no account is locked.",
+			one.Account, wholeSecond(p.At.Add(rotation.LoginWindow)))
+		switch class := target.ClassOf(err); {
+		case class == target.Rejected:
+			return fault.Parameter("AccountPassword", "target %q does not accept it: %s%s", p.target.Name, p.said(err), next)
+		case class == target.Admitted:
 			return p.refused(err, fmt.Sprintf(adviceNoSession, one.Account))
+		case class.MayBeFailedLogin():
+			return p.refused(err, next)
 		}
 		return p.refused(err, "")
 	}
@@ -416,7 +420,8 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credential) (target.Credential, error) {
 	none := target.Credential{}
 	refusal := fault.New(fault.Exists,
-		"There is a secret %q already, and it is not of an earlier call like this one; name another.", s.Name)
+		"There is a secret %q already, and it is not of an unfinished call like this one: keyturn rotation status %s "+
+			"shows it. Otherwise name another.", s.Name, s.Name)
 	v, ok := s.Versions[p.in.VersionID]
 	if !ok || s.Stages[secret.Current] != v.ID || len(s.Versions) > 1 || s.TargetName() != p.target.Name {
 		return none, refusal

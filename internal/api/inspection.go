@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -225,7 +224,7 @@ func (k *inspection) mayLogInWith(r rotation.Record) string {
 		return fmt.Sprintf("a rotation is in state %s, so no login was made", r.State)
 	case r.LoginAt(k.At).After(k.At):
 		return "a login has failed a moment ago, so the next one waits until " +
-			r.LoginAt(k.At).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339)
+			wholeSecond(r.LoginAt(k.At))
 	}
 	return ""
 }

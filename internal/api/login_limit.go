@@ -131,5 +131,10 @@ func (c *Call) adminAnswered(t store.Target, err error) {
 func tooManyLogins(who, targetName string, next time.Time) error {
 	return fault.New(fault.Throttled, "A login as %s of target %q is under way or was rejected a moment ago; "+
 		"the next one may be made at %s, so that no account is locked.",
-		who, targetName, next.UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
+		who, targetName, wholeSecond(next))
+}
+
+// wholeSecond writes a time as the next whole second, which is not before it.
+func wholeSecond(t time.Time) string {
+	return t.UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339)
 }

@@ -93,6 +93,8 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 			out.SecretName)
 	case out.Applied:
 		fmt.Fprintf(e.stdout, "Done, but the logins are not equal.\n")
+	case len(out.Statements) == 0:
+		fmt.Fprintf(e.stdout, "Nothing was changed, and nothing has to be: %s acts as %s already.\n", c.Clone, c.Account)
 	default:
 		fmt.Fprintf(e.stdout, "Nothing was changed; --apply --secret NAME does it.\n")
 	}

@@ -230,7 +230,7 @@ func TestPrepareAccountsRefused(t *testing.T) {
 func TestPrepareAccountsGuessesFew(t *testing.T) {
 	t.Parallel()
 	s, d := startOneLogin(t)
-	for _, want := range []string{"does not accept it", "the next one may be made at"} {
+	for _, want := range []string{"The next login as account app may be made at", "the next one may be made at"} {
 		in := preparation(d)
 		in.AccountPassword = sensitive.New("not-the-password")
 		_, err := s.Client.PrepareTargetAccounts(t.Context(), in)
@@ -277,6 +277,9 @@ func TestPrepareAccountsCommand(t *testing.T) {
 		!strings.Contains(out, "Secret db has their credentials") ||
 		strings.Contains(out, d.app.AccountPassword) {
 		t.Errorf("applied, %d:\n%s", code, out)
+	}
+	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "nothing has to be") || strings.Contains(out, "--apply") {
+		t.Errorf("with nothing to do, %d:\n%s", code, out)
 	}
 }
 
