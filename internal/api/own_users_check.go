@@ -63,7 +63,8 @@ func (o *ownUsers) checkKey(tx *store.Tx, f *target.Findings, u users.User, c ta
 		return nil
 	case key.Disabled:
 		f.NeedsConsent(codeKeyDisabled,
-			"The access key in use is switched off, and a new one would be active.", "Switch it on with UpdateAccessKey.")
+			"The access key in use is switched off, and a new one would be active.",
+			"Switch it on: keyturn user key enable.")
 		return nil
 	}
 	seen, err := o.inspect(tx, []target.Credential{c})

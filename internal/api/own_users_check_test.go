@@ -34,7 +34,7 @@ func TestCheckOfOwnUsers(t *testing.T) {
 		}, "overlap safe", ""},
 		{"switched off", func(t *testing.T, w *world, id string) {
 			w.must(t, "UpdateAccessKey", "UserName", "robot", "UserAccessKeyId", id, "Status", "Inactive")
-		}, "overlap safe-with-consent, key-disabled", "add key-disabled"},
+		}, "overlap safe-with-consent, key-disabled", "--consent key-disabled"},
 		{"agreed", func(t *testing.T, w *world, id string) {
 			w.must(t, "UpdateAccessKey", "UserName", "robot", "UserAccessKeyId", id, "Status", "Inactive")
 			w.must(t, "ConfigureRotation", "SecretName", name, "Consent.1", "key-disabled")

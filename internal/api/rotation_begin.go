@@ -88,7 +88,7 @@ func (c *Call) refuseUnsafe(ctx context.Context, name, id string, agreed bool) (
 	}
 	if reason, ok := rotation.MayBegin(serious, strategy, consents); !ok {
 		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s "+
-			"shows all findings. AgreeToFindings (keyturn rotation emergency) agrees to those that need a consent.",
+			"shows all findings. keyturn rotation emergency asks for agreement to those that need a consent.",
 			s.Name, reason, s.Name)
 	}
 	return unagreed, nil
@@ -168,7 +168,7 @@ func isRepeated(s secret.Secret, r rotation.Record, id string) (bool, error) {
 		return true, nil
 	case made:
 		return false, fault.New(fault.Exists,
-			"Version %q of secret %q was not made by a rotation; use a new VersionId.", id, s.Name)
+			"Version %q of secret %q was not made by a rotation; use a new version ID.", id, s.Name)
 	}
 	return false, nil
 }
@@ -192,7 +192,7 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 	if !ok && name != secret.OwnUsers {
 		return fault.New(fault.Unsupported,
 			"No target %q is registered, so the credential of secret %q cannot be changed there; "+
-				"RegisterTarget makes one known.", name, s.Name)
+				"keyturn target add registers it.", name, s.Name)
 	}
 	if q.Trigger == rotation.Emergency {
 		return nil // a pause does not keep a leaked credential alive
@@ -202,11 +202,13 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 	case err != nil:
 		return err
 	case r.Paused:
-		return fault.New(fault.InUse, "The rotation of secret %q is paused; ResumeRotation resumes it.", s.Name)
+		return fault.New(fault.InUse, "The rotation of secret %q is paused; keyturn rotation resume %s resumes it.",
+			s.Name, s.Name)
 	case t.Paused:
-		return fault.New(fault.InUse, "Rotations at target %q are paused; ResumeRotation resumes them.", t.Name)
+		return fault.New(fault.InUse, "Rotations at target %q are paused; keyturn target resume %s resumes them.",
+			t.Name, t.Name)
 	case all:
-		return fault.New(fault.InUse, "All rotations are paused; ResumeRotation without parameters resumes them.")
+		return fault.New(fault.InUse, "All rotations are paused; keyturn rotation resume --all resumes them.")
 	}
 	return nil
 }
@@ -221,16 +223,18 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	case ok:
 		return next, nil
 	case r.State == rotation.Quarantined:
-		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s RepairRotation repairs it.",
-			s.Name, r.Reason)
+		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s keyturn rotation repair %s "+
+			"repairs it.",
+			s.Name, r.Reason, s.Name)
 	case r.State == rotation.InGrace:
 		return r, fault.New(fault.InUse,
-			"The previous credential of secret %q works until %s; EndRotationGrace retires it now, "+
-				"EmergencyRotation replaces both.", s.Name, graceEnd(r, c.At))
+			"The previous credential of secret %q works until %s; keyturn rotation end-grace %s retires it now, "+
+				"keyturn rotation emergency %s replaces both.", s.Name, graceEnd(r, c.At), s.Name, s.Name)
 	}
 	return r, fault.New(fault.InUse,
-		"The rotation %q of secret %q has not ended: it is in state %s%s. DescribeRotation shows what it waits for. %s",
-		r.ID, s.Name, r.State, nextTry(r, c.At), r.State.WayOut())
+		"The rotation %q of secret %q has not ended: it is in state %s%s. keyturn rotation status %s "+
+			"shows what it waits for. %s",
+		r.ID, s.Name, r.State, nextTry(r, c.At), s.Name, r.State.WayOut())
 }
 
 // nextTry says when the engine repeats an attempt that failed; empty when none has failed.

@@ -59,8 +59,8 @@ func checkRotation(
 
 func notBound(s secret.Secret, targetName string) error {
 	return fault.New(fault.InUse,
-		"Secret %q is not bound to target %q, which was registered after the secret had named it: RotateSecret or "+
-			"ConfigureRotation by a principal with %s on its accounts binds it.",
+		"Secret %q is not bound to target %q, which was registered after the secret had named it: keyturn rotation rotate "+
+			"or configure by a principal with %s on its accounts binds it.",
 		s.Name, targetName, actionRotateAccount)
 }
 

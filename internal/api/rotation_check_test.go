@@ -378,7 +378,8 @@ func TestMayBegin(t *testing.T) {
 		_, err = turn.MayBegin(t.Context(), m)
 		return err
 	}
-	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse || !strings.Contains(err.Error(), "configure with --consent plugin") {
+	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse ||
+		!strings.Contains(err.Error(), "configure with --consent plugin") {
 		t.Errorf("without consent: %v", err)
 	}
 	if err := may(rotation.Rotate, "plugin"); err != nil {
@@ -479,7 +480,7 @@ func TestTargetKeepsLogins(t *testing.T) {
 	configure := []string{"SecretName", "gen", "TargetName", "pg"}
 	w.must(t, "ConfigureRotation", append(configure, "LoginEndpoint.1", "db:1")...)
 	move := []string{"TargetName", "pg", "Config", `{"address":"elsewhere","moved":true}`}
-	w.refused(t, "Rejected.ResourceInUse", "applications of these secrets log in: gen. Keep these addresses in verify", "UpdateTarget", move...)
+	w.refused(t, inUse, "applications of these secrets log in: gen. Keep these addresses in verify", "UpdateTarget", move...)
 	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"elsewhere"}`)
 	w.must(t, "ConfigureRotation", configure...)
 	w.must(t, "UpdateTarget", move...)

@@ -37,8 +37,8 @@ func (c *Call) request(
 		}
 		if kind == rotation.Again && !r.Repairable(s.Generated(r.Candidate)) {
 			return nil, fault.New(fault.InUse,
-				"The target has never accepted version %q of secret %q, so it is not sent; RepairRotation with "+
-					"RepairAction adopt takes a credential that the target accepts.", r.Candidate, s.Name)
+				"The target has never accepted version %q of secret %q, so it is not sent; keyturn rotation repair "+
+					"%s --adopt FILE takes a credential that the target accepts.", r.Candidate, s.Name, s.Name)
 		}
 		s, bound, err := c.bind(tx, s)
 		if err == nil && bound {
@@ -55,7 +55,7 @@ func (c *Call) request(
 func notInState(s secret.Secret, r rotation.Record, why string) error {
 	next := r.State.WayOut()
 	if next == "" && (why == notQuarantined || why == nothingFailed) {
-		next = "ProbeRotation (keyturn rotation probe " + s.Name + ") checks the credential in use."
+		next = "keyturn rotation probe " + s.Name + " checks the credential in use."
 	}
 	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, next)
 	return fault.New(fault.InUse, "%s", strings.TrimSpace(text))

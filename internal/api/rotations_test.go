@@ -181,11 +181,11 @@ func TestTargetRefusals(t *testing.T) {
 		},
 		{inWindow, "", "RegisterTarget", register("Kind", "memory", "AdminSecretName", "leaving")},
 		{
-			exists, `There is a target "pg" already; UpdateTarget changes it.`, "RegisterTarget",
+			exists, `There is a target "pg" already; keyturn target update changes it.`, "RegisterTarget",
 			[]string{"TargetName", "pg", "Kind", "open", "Config", toMemory},
 		},
 		{
-			notFound, `There is no target "none"; RegisterTarget makes one known.`, "UpdateTarget",
+			notFound, `There is no target "none"; keyturn target add registers one.`, "UpdateTarget",
 			[]string{"TargetName", "none", "Description", "x"},
 		},
 		{
@@ -256,7 +256,8 @@ func TestTestTarget(t *testing.T) {
 		"TestTarget", "TargetName", "pg")
 	w.must(t, "DeleteSecret", "SecretName", "shapeless", "ForceDeleteWithoutRecovery", "true")
 	w.refused(t, inUse,
-		`The secret "shapeless" with the administrator of target "pg" is not there; UpdateTarget names another.`,
+		`The secret "shapeless" with the administrator of target "pg" is not there; `+
+			`keyturn target update pg --admin-secret names another.`,
 		"TestTarget", "TargetName", "pg")
 	delete(w.env.Kinds, "memory")
 	w.refused(t, inUse, `This server has no targets of kind "memory".`, "TestTarget", "TargetName", "pg")
@@ -311,9 +312,9 @@ func TestRotateRefusals(t *testing.T) {
 		w.refused(t, unsupported, `"gen" is not rotated yet`, action, "SecretName", "gen", "VersionId", "v2")
 		w.refused(t, inWindow, "", action, "SecretName", "leaving", "VersionId", "v2")
 		w.refused(t, unsupported,
-			`No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; RegisterTarget `+
-				`makes one known.`, action, "SecretName", "stray", "VersionId", "v2")
-		w.refused(t, exists, `Version "v1" of secret "db" was not made by a rotation; use a new VersionId.`, action,
+			`No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; `+
+				`keyturn target add registers it.`, action, "SecretName", "stray", "VersionId", "v2")
+		w.refused(t, exists, `Version "v1" of secret "db" was not made by a rotation; use a new version ID.`, action,
 			"SecretName", "db", "VersionId", "v1")
 		w.refused(t, missingOne, `"VersionId"`, action, "SecretName", "db")
 	}
@@ -321,9 +322,9 @@ func TestRotateRefusals(t *testing.T) {
 		what, text string
 		params     []string
 	}{
-		{"secret", `The rotation of secret "db" is paused; ResumeRotation resumes it.`, []string{"SecretName", "db"}},
-		{"target", `Rotations at target "pg" are paused; ResumeRotation resumes them.`, []string{"TargetName", "pg"}},
-		{"all", "All rotations are paused; ResumeRotation without parameters resumes them.", nil},
+		{"secret", `"db" is paused; keyturn rotation resume db resumes it.`, []string{"SecretName", "db"}},
+		{"target", `"pg" are paused; keyturn target resume pg resumes them.`, []string{"TargetName", "pg"}},
+		{"all", "All rotations are paused; keyturn rotation resume --all resumes them.", nil},
 	} {
 		w.must(t, "PauseRotation", tt.params...)
 		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v7")
@@ -346,13 +347,13 @@ func TestRotateRefusals(t *testing.T) {
 		{rotation.Scheduled, `The rotation "v2" of secret "db" has not ended: it is in state scheduled.`},
 		{
 			rotation.InGrace,
-			`The previous credential of secret "db" works until 2026-01-02T04:04:05Z; EndRotationGrace retires it now, ` +
-				`EmergencyRotation replaces both.`,
+			`The previous credential of secret "db" works until 2026-01-02T04:04:05Z; ` +
+				`keyturn rotation end-grace db retires it now, keyturn rotation emergency db replaces both.`,
 		},
 		{
 			rotation.Quarantined,
 			`The rotation of secret "db" is quarantined: The credential was changed outside of Keyturn. ` +
-				`RepairRotation repairs it.`,
+				`keyturn rotation repair db repairs it.`,
 		},
 	} {
 		w.inState(t, "db", tt.state)
@@ -448,7 +449,7 @@ func TestConfigureRefusals(t *testing.T) {
 		{notFound, `There is no secret "none"`, []string{"SecretName", "none", "TargetName", "pg"}},
 		{missingOne, `"TargetName"`, []string{"SecretName", "gen"}},
 		{
-			notFound, `There is no target "none"; RegisterTarget makes one known.`,
+			notFound, `There is no target "none"; keyturn target add registers one.`,
 			[]string{"SecretName", "gen", "TargetName", "none"},
 		},
 		{inUse, `Target "broken" cannot be opened`, []string{"SecretName", "gen", "TargetName", "broken"}},
@@ -682,12 +683,12 @@ func TestOtherRotationRefusals(t *testing.T) {
 		},
 		{
 			rotation.Done, inUse,
-			"nothing is quarantined, and no step of it has failed. ProbeRotation (keyturn rotation probe gen)",
+			"nothing is quarantined, and no step of it has failed. keyturn rotation probe gen checks",
 			"RepairRotation", []string{"SecretName", "gen", "RepairAction", "probe"},
 		},
 		{
 			rotation.Unknown, inUse,
-			"is in state unknown: nothing is quarantined. CancelRotation (keyturn rotation cancel)", "RepairRotation",
+			"is in state unknown: nothing is quarantined. keyturn rotation cancel ", "RepairRotation",
 			[]string{"SecretName", "gen", "RepairAction", "apply"},
 		},
 		{
@@ -723,7 +724,7 @@ func TestOtherRotationRefusals(t *testing.T) {
 			},
 		},
 		{
-			rotation.Quarantined, exists, `already has version "v1" with another value; use a new VersionId.`, "RepairRotation",
+			rotation.Quarantined, exists, `already has version "v1" with another value; use a new version ID.`, "RepairRotation",
 			[]string{
 				"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"password":"p","username":"gen"}`, "VersionId", "v1",
 			},
@@ -850,8 +851,8 @@ func TestCancel(t *testing.T) {
 		state rotation.State
 		text  string
 	}{
-		{rotation.InGrace, "UndoRotation (keyturn rotation undo) makes the previous one current again, EndRotationGrace"},
-		{rotation.Quarantined, "RepairRotation (keyturn rotation repair) repairs it."},
+		{rotation.InGrace, "keyturn rotation undo makes the previous one current again, keyturn rotation end-grace"},
+		{rotation.Quarantined, "keyturn rotation repair repairs it."},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")

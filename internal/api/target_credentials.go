@@ -87,7 +87,8 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 		return admin, "", err
 	case !ok || s.Deleting():
 		return admin, "", fault.New(fault.InUse,
-			"The secret %q with the administrator of target %q is not there; UpdateTarget names another.", t.AdminSecret, t.Name)
+			"The secret %q with the administrator of target %q is not there; keyturn target update %s --admin-secret "+
+				"names another.", t.AdminSecret, t.Name, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {

@@ -107,7 +107,11 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitUsage
 	}
 	e.model = parser.Model
-	return command.Report(e.stderr, "keyturn", selected.Run())
+	err = selected.Run()
+	if selected.Selected() != nil && selected.Selected().Name != "kms" { // which is in the words of the API
+		err = inFlags(e.suggest(err), selected.Selected())
+	}
+	return command.Report(e.stderr, "keyturn", err)
 }
 
 func newParser(e *env) (*kong.Kong, error) {

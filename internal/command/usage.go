@@ -30,10 +30,25 @@ func Usage(program string, err error) string {
 	if at := found(err); at != nil {
 		program = at.FullPath()
 		if len(at.Children) > 0 {
+			unknown := notKnown.MatchString(text)
 			text = notKnown.ReplaceAllString(text, `there is no command "$1"$2`)
+			if unknown && !strings.Contains(text, "did you mean") {
+				text += "; there are " + commandsOf(at)
+			}
 		}
 	}
 	return text + "; see " + program + " --help"
+}
+
+// commandsOf returns the names of the commands of a group.
+func commandsOf(group *kong.Node) string {
+	var names []string
+	for _, child := range group.Children {
+		if !child.Hidden {
+			names = append(names, child.Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // found returns the last command or group that the parser has recognized; nil if there is none.

@@ -29,7 +29,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{[]string{"grop"}, `there is no command "grop", did you mean "group"?; see keyturn --help`},
 		{[]string{"group"}, `a command is missing; see keyturn group --help`},
-		{[]string{"group", "x"}, `there is no command "x"; see keyturn group --help`},
+		{[]string{"group", "x"}, `there is no command "x"; there are get, list; see keyturn group --help`},
 		{[]string{"group", "get"}, `<name> is missing; see keyturn group get --help`},
 		{[]string{"group", "get", "a", "b"}, `unexpected argument b; see keyturn group get --help`},
 		{[]string{"group", "get", "a", "--stage"}, `--stage needs a value; see keyturn group get --help`},

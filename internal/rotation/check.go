@@ -89,7 +89,7 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 			text += " " + f.Fix
 		}
 		if f.Verdict == target.NeedsConsent {
-			text += " To agree, add " + f.Consent + " to the consents of the secret (ConfigureRotation, Consent)."
+			text += " To agree: keyturn rotation configure with --consent " + f.Consent + "."
 		}
 		reasons = append(reasons, text)
 	}

@@ -308,5 +308,10 @@ func TestFirstFailureHasAdvice(t *testing.T) {
 				t.Errorf("%s: the advice names no %s: %q, %v", class, command, r.Advice(), err)
 			}
 		}
+		r.Target, r.Secret = rotation.OwnUsers, "acs/ram/user/app"
+		if !strings.Contains(r.Advice(), "keyturn rotation check acs/ram/user/app ") ||
+			strings.Contains(r.Advice(), "keyturn target") {
+			t.Errorf("%s: the advice on an access key: %s", class, r.Advice())
+		}
 	}
 }

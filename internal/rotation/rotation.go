@@ -338,29 +338,35 @@ func (r Record) Why() string {
 	return r.Reason
 }
 
+// OwnUsers is the name of the target of secrets with access keys of this service itself. It is not
+// registered, so no command takes it.
+const OwnUsers = "ram"
+
 // Advice returns what an operator can do about the state; empty where there is nothing to do.
 func (r Record) Advice() string {
 	switch {
 	case r.State == Quarantined:
-		return r.State.InsteadOfCancel() + " RepairAction probe: the target was fixed by hand, check it again. " +
-			"apply: give the target the stored credential again, if the target has accepted it before or the " +
-			"service has generated it. adopt, with SecretData and VersionId: store a credential that the target accepts."
+		return r.State.InsteadOfCancel() + " With --probe: the target was fixed by hand, check it again. With " +
+			"--apply: give the target the stored credential again, if the target has accepted it before or the " +
+			"service has generated it. With --adopt FILE: store a credential that the target accepts."
 	case r.Cancelled:
 		return "It is cancelled as soon as the target has said what it has, and has taken back what an attempt may " +
 			"have left there. The service retries that automatically, at least every five minutes. Where that has failed, " +
-			"another CancelRotation (keyturn rotation cancel) does not wait for the target."
+			"another keyturn rotation cancel does not wait for the target."
 	case r.State == InGrace && r.Waiting > 0:
-		return "ListSecretConsumers with Behind lists the consumers that hold another version. EndRotationGrace " +
-			"(keyturn rotation end-grace) retires the previous credential although they hold it; UndoRotation (keyturn " +
-			"rotation undo) makes it current again."
+		return "keyturn secret consumers NAME --behind lists the consumers that hold another version. keyturn rotation " +
+			"end-grace retires the previous credential although they hold it; keyturn rotation undo makes it current again."
+	case r.InFlight() && r.Failures+r.Rejections > 0 && r.Target == OwnUsers:
+		return "The service retries automatically, at least every five minutes. keyturn rotation check " + r.Secret +
+			" shows what keeps the user from getting another access key. " + r.State.WayOut()
 	case r.InFlight() && r.Failures+r.Rejections > 0: // the next try may be minutes away
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
 			"reached and its administrator can log in (keyturn target test " + cmp.Or(r.Target, "TARGET") + "), that the " +
-			"administrator may change the account, and that applications can log in. RepairRotation " +
-			"(keyturn rotation repair) with RepairAction probe asks the target again now. " + r.State.WayOut()
+			"administrator may change the account, and that applications can log in. keyturn rotation repair " +
+			"--probe asks the target again now. " + r.State.WayOut()
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
-		return "Nothing has changed at the target. Fix what Reason says. An automatic rotation is retried; " +
-			"RotateSecret (keyturn rotation rotate) tries at once."
+		return "Nothing has changed at the target. Fix what the reason names. An automatic rotation is retried; " +
+			"keyturn rotation rotate tries at once."
 	}
 	return ""
 }

@@ -66,7 +66,7 @@ type stateRow struct {
 	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it
 	// can be.
 	instead string
-	// cancelled says what CancelRotation does; empty where a rotation cannot be cancelled.
+	// cancelled says what keyturn rotation cancel does; empty where a rotation cannot be cancelled.
 	cancelled string
 	// outcome says how the rotation ended, for callers that wait for it; empty while it continues
 	// without an operator.
@@ -78,7 +78,7 @@ const (
 	givenUp   = "gives the rotation up; nothing has changed."
 	takenBack = "takes the candidate back."
 	foundOut  = "takes the candidate back as soon as the target has said which credential it accepts; where that " +
-		"has failed, another CancelRotation does not wait for it, keeps everything and leaves the rest to RepairRotation."
+		"has failed, a second cancel does not wait for it, keeps everything and leaves the rest to keyturn rotation repair."
 )
 
 // states is the table of states, in the order of a rotation.
@@ -103,7 +103,7 @@ var states = []stateRow{
 		pending:  true,
 		waitsFor: "the next attempt",
 		cancelled: "gives the rotation up, after the target has taken back what an attempt may have left; where " +
-			"that has failed, another CancelRotation does not wait for it.",
+			"that has failed, a second cancel does not wait for it.",
 	},
 	{
 		state:       Applying,
@@ -154,8 +154,8 @@ var states = []stateRow{
 		step:     Expire,
 		on:       Record.onGrace,
 		waitsFor: "the end of the grace period",
-		instead: "the new credential is current. UndoRotation (keyturn rotation undo) makes the previous one current " +
-			"again, EndRotationGrace (keyturn rotation end-grace) retires it now.",
+		instead: "the new credential is current. keyturn rotation undo makes the previous one current again, keyturn " +
+			"rotation end-grace retires it now.",
 	},
 	{
 		state:     Undoing,
@@ -170,7 +170,7 @@ var states = []stateRow{
 		on:       Record.onRetire,
 		waitsFor: "the target to retire the previous credential",
 		cancelled: "ends the rotation, and the previous credential keeps working at the target. Once the retirement " +
-			"has failed, UndoRotation (keyturn rotation undo) makes it current again, except in an emergency.",
+			"has failed, keyturn rotation undo makes it current again, except in an emergency.",
 	},
 	{
 		state:       Reverting,
@@ -179,7 +179,7 @@ var states = []stateRow{
 		pending:     true,
 		blocksReads: true,
 		waitsFor:    "the target to take the candidate back",
-		cancelled:   "stops that once it has failed, keeps everything and leaves the rest to RepairRotation.",
+		cancelled:   "stops that once it has failed, keeps everything and leaves the rest to keyturn rotation repair.",
 	},
 	{
 		state:   Done,
@@ -201,7 +201,7 @@ var states = []stateRow{
 		on:       Record.onRepair,
 		pending:  true,
 		waitsFor: "an operator to repair it",
-		instead:  "RepairRotation (keyturn rotation repair) repairs it.",
+		instead:  "keyturn rotation repair repairs it.",
 		outcome:  kms.OutcomeNeedsOperator,
 	},
 }
@@ -240,13 +240,13 @@ func (s State) Outcome() string { return s.row().outcome }
 // cancelled.
 func (s State) InsteadOfCancel() string { return s.row().instead }
 
-// WayOut returns the operations that end a rotation in this state, and what each does; empty where
+// WayOut returns the commands that end a rotation in this state, and what each does; empty where
 // none is under way.
 func (s State) WayOut() string {
 	row := s.row()
 	switch {
 	case row.cancelled != "":
-		return "CancelRotation (keyturn rotation cancel) " + row.cancelled
+		return "keyturn rotation cancel " + row.cancelled
 	case row.ended:
 		return ""
 	}

@@ -141,7 +141,7 @@ func (s Secret) UpdateMetadata(description *string, custom map[string]string, no
 	}
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(s.ExtendedConfig), &members); err != nil {
-		return s, fault.Wrap(fault.Internal, err, "secret %q: stored ExtendedConfig", s.Name)
+		return s, fault.Wrap(fault.Internal, err, "secret %q: stored extended config", s.Name)
 	}
 	members["CustomData"] = compact(custom)
 	config := string(compact(members))

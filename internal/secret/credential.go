@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/credential"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
@@ -26,7 +27,7 @@ func (s Secret) config() map[string]string {
 }
 
 // OwnUsers is the name of the target of RAMCredentials secrets: the users of this service.
-const OwnUsers = "ram"
+const OwnUsers = rotation.OwnUsers
 
 // TargetName is the registered target that the secret's credential is for.
 func (s Secret) TargetName() string {

@@ -134,7 +134,7 @@ func (s Secret) Undo(now time.Time) (Secret, error) {
 func (s Secret) Adopt(v Version, now time.Time) (Secret, error) {
 	if old, ok := s.Versions[v.ID]; ok && old.Digest != v.Digest {
 		return s, fault.New(fault.Exists,
-			"Secret %q already has version %q with another value; use a new VersionId.", s.Name, v.ID)
+			"Secret %q already has version %q with another value; use a new version ID.", s.Name, v.ID)
 	}
 	if err := s.Usable(); err != nil {
 		return s, err

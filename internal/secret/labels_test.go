@@ -88,7 +88,7 @@ func TestLabelsOfARotation(t *testing.T) {
 		{"adopt the version before", rotating(), adopt("v1", 1), map[Stage]string{Current: "v1", Previous: "v2"}, fault.OK,
 			""},
 		{"adopt another value for a version", rotating(), adopt("v1", 9), nil, fault.Exists,
-			`already has version "v1" with another value; use a new VersionId.`},
+			`already has version "v1" with another value; use a new version ID.`},
 		{"adopt in the deletion window", with(rotating(), deleting), adopt("v4", 4), nil, fault.Deleting, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestAttachDetach(t *testing.T) {
 		t.Errorf("attach in the deletion window: %v", err)
 	}
 	if err := generic.CheckRotate(); fault.KindOf(err) != fault.Unsupported ||
-		!strings.Contains(err.Error(), `"db" is not rotated yet: ConfigureRotation attaches it to a target`) {
+		!strings.Contains(err.Error(), `"db" is not rotated yet: keyturn rotation configure db --target TARGET attaches it`) {
 		t.Errorf("rotate what nobody rotates: %v", err)
 	}
 }

@@ -118,7 +118,8 @@ func (s Secret) Gone(now time.Time) bool { return s.Deleting() && !now.Before(s.
 // Usable refuses a secret that waits in its deletion window.
 func (s Secret) Usable() error {
 	if s.Deleting() {
-		return fault.New(fault.Deleting, "Secret %q will be deleted at %s; RestoreSecret brings it back.",
+		return fault.New(fault.Deleting, "Secret %q will be deleted at %s; RestoreSecret (keyturn secret restore) "+
+			"brings it back.",
 			s.Name, s.DeleteAt.UTC().Format(wire.TimeFormat))
 	}
 	return nil
@@ -163,7 +164,7 @@ func (s Secret) touched(now time.Time) Secret {
 // removes the oldest without a label.
 func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 	if s.IsRotated() {
-		return s, unsupported(s, "PutSecretValue")
+		return s, unsupported(s, "PutSecretValue (keyturn secret put)")
 	}
 	if err := s.Usable(); err != nil {
 		return s, err
@@ -173,7 +174,7 @@ func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 			return s, nil
 		}
 		return s, fault.New(fault.Exists, "Secret %q already has version %q with another value; "+
-			"a version never changes, so use a new VersionId.", s.Name, v.ID)
+			"a version never changes, so use a new version ID.", s.Name, v.ID)
 	}
 	if len(stages) == 0 {
 		stages = []Stage{Current}
@@ -264,11 +265,12 @@ func unsupported(s Secret, operation string) error {
 			"%s is for Generic secrets; %q is of type %s, which the service itself rotates.", operation, s.Name, s.Type)
 	case s.IsRotated():
 		return fault.New(fault.Unsupported,
-			"%s is for secrets that are not rotated by the service; %q is, with target %q.",
-			operation, s.Name, s.Settings().Target)
+			"%s is for secrets that are not rotated by the service; %q is, with target %q. "+
+				"keyturn rotation detach %s ends that.",
+			operation, s.Name, s.Settings().Target, s.Name)
 	}
-	return fault.New(fault.Unsupported, "Secret %q is not rotated yet: ConfigureRotation attaches it to a target "+
-		"(keyturn rotation configure %s --target TARGET). Without --interval and --cron it is rotated by hand only, and its "+
+	return fault.New(fault.Unsupported, "Secret %q is not rotated yet: keyturn rotation configure %s --target TARGET "+
+		"attaches it to a target. Without --interval and --cron it is rotated by hand only, and its "+
 		"credential stays as it is until then.", s.Name, s.Name)
 }
 

@@ -206,7 +206,7 @@ func (t Table) suggest(given string, spelled func(string) string) string {
 		if s.Former != "" && given == spelled(s.Former) {
 			return "; it is now " + spelled(s.Name)
 		}
-		if n := distance(given, spelled(s.Name)); n < least && !s.Hidden {
+		if n := Distance(given, spelled(s.Name)); n < least && !s.Hidden {
 			best, least = spelled(s.Name), n
 		}
 	}
@@ -216,8 +216,8 @@ func (t Table) suggest(given string, spelled func(string) string) string {
 	return "; did you mean " + best + "?"
 }
 
-// distance counts the characters to insert, remove or replace between two texts.
-func distance(a, b string) int {
+// Distance counts the characters to insert, remove or replace between two texts.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

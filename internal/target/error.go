@@ -232,7 +232,8 @@ func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 	}
 	if errors.As(err, new(*CertificateError)) {
 		class = Denied
-		text = "the server does not accept the connection without another client certificate (LoginCertificateSecret)"
+		text = "the server does not accept the connection without another client certificate " +
+			"(keyturn rotation configure --login-certificate-secret)"
 	}
 	e := Failed(class, code, attempt+": "+text, secrets...)
 	e.Detail = bounded(Scrub(plain(err), secrets...))

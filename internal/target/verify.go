@@ -25,7 +25,7 @@ func (e Endpoint) Answer(err error) error {
 func VerifyEach[E any](ctx context.Context, endpoints []E, login func(context.Context, E) error) error {
 	if len(endpoints) == 0 {
 		return Denied.Errorf("there is no endpoint to log in at: name one in verify, " +
-			"or leave LoginEndpoint of the secret out")
+			"or configure the secret without --login-endpoint")
 	}
 	var failed error
 	for _, e := range endpoints {

@@ -8,18 +8,18 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// operations are the operations that an advice can name, with what an operator does.
+// operations are the commands of keyturn rotation that an advice can name, with what each does.
 var operations = map[string]func(*performance, *kms.DescribeRotationResponse) error{
-	"CancelRotation": func(f *performance, _ *kms.DescribeRotationResponse) error {
+	"cancel": func(f *performance, _ *kms.DescribeRotationResponse) error {
 		return second(f.CancelRotation(f.t.Context(), &kms.SecretNameRequest{SecretName: f.secret}))
 	},
-	"UndoRotation": func(f *performance, _ *kms.DescribeRotationResponse) error {
+	"undo": func(f *performance, _ *kms.DescribeRotationResponse) error {
 		return second(f.UndoRotation(f.t.Context(), &kms.SecretNameRequest{SecretName: f.secret}))
 	},
-	"EndRotationGrace": func(f *performance, _ *kms.DescribeRotationResponse) error {
+	"end-grace": func(f *performance, _ *kms.DescribeRotationResponse) error {
 		return second(f.EndRotationGrace(f.t.Context(), &kms.SecretNameRequest{SecretName: f.secret}))
 	},
-	"RepairRotation": func(f *performance, r *kms.DescribeRotationResponse) error {
+	"repair": func(f *performance, r *kms.DescribeRotationResponse) error {
 		if len(r.RepairActions) == 0 {
 			return errors.New("there is nothing to repair")
 		}
@@ -30,7 +30,7 @@ var operations = map[string]func(*performance, *kms.DescribeRotationResponse) er
 	},
 }
 
-var operation = regexp.MustCompile(`(Cancel|Undo|Repair)Rotation|EndRotationGrace`)
+var operation = regexp.MustCompile(`keyturn rotation (cancel|undo|repair|end-grace)`)
 
 // patience is how long an operator repeats what the advice of a state names.
 const patience = 4 * stuck
@@ -45,8 +45,8 @@ func (f *performance) follow(what string, r *kms.DescribeRotationResponse) (*kms
 	var refused error
 	ended := false
 	for deadline := time.Now().Add(patience); !ended && time.Now().Before(deadline); {
-		if names := operation.FindAllString(r.Advice, -1); len(names) > 0 {
-			name := names[len(advised)%len(names)]
+		if names := operation.FindAllStringSubmatch(r.Advice, -1); len(names) > 0 {
+			name := names[len(advised)%len(names)][1]
 			advised = append(advised, name)
 			refused = operations[name](f, r)
 		}

@@ -278,7 +278,8 @@ func TestPrepareAccountsCommand(t *testing.T) {
 		strings.Contains(out, d.app.AccountPassword) {
 		t.Errorf("applied, %d:\n%s", code, out)
 	}
-	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "nothing has to be") || strings.Contains(out, "--apply") {
+	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "nothing has to be") ||
+		strings.Contains(out, "--apply") {
 		t.Errorf("with nothing to do, %d:\n%s", code, out)
 	}
 }

@@ -42,7 +42,7 @@ func testLogin(t *testing.T, f fixture, h targettest.Harness, authority *servers
 	certified := target.Login{CertificateSecret: "s", Certificate: targettest.Value(string(cert) + string(key))}
 	x509 := f.account(t, "login-x509")
 	alter(x509, "REQUIRE X509")
-	verify(x509, target.Login{}, target.Denied, "LoginCertificateSecret")
+	verify(x509, target.Login{}, target.Denied, "--login-certificate-secret")
 	verify(x509, certified, 0, "")
 	verify(target.Credential{Account: x509.Account, Secret: plain.Secret}, certified, target.Rejected, "1045")
 	broken := certified

@@ -86,8 +86,8 @@ func (a *attempt) keptMD5(ctx context.Context, account, verifier string) error {
 	stored, err := a.stored(ctx, account)
 	if err == nil && stored != verifier {
 		return target.Denied.Errorf(
-			"%s: this server no longer stores MD5; add %s to the consents of the secret", a.what, consentSCRAM,
-		)
+			"%s: this server no longer stores MD5; to agree to another form: keyturn rotation configure with --consent %s",
+			a.what, consentSCRAM)
 	}
 	return err
 }

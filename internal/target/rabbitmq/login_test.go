@@ -50,7 +50,7 @@ func (n *node) certificates(t *testing.T) {
 		t.Cleanup(func() { _ = tt.Close() })
 		return tt
 	}
-	targettest.Expect(t, login(target.Login{}).Verify(t.Context(), c), target.Denied, "LoginCertificateSecret")
+	targettest.Expect(t, login(target.Login{}).Verify(t.Context(), c), target.Denied, "--login-certificate-secret")
 	certFile, keyFile := n.CA.Issue(t, t.TempDir(), "app.internal")
 	cert, err := os.ReadFile(certFile)
 	targettest.Must(t, err)

@@ -28,7 +28,7 @@ func TestClientCertificates(t *testing.T) {
 	}
 	for range 20 {
 		err := open(target.Login{}).Verify(targettest.Within(t), c)
-		targettest.Expect(t, err, target.Denied, "LoginCertificateSecret")
+		targettest.Expect(t, err, target.Denied, "--login-certificate-secret")
 	}
 	cert, err := os.ReadFile(s.Authority.CertFile)
 	targettest.Must(t, err)
