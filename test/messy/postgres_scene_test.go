@@ -82,7 +82,15 @@ func (b *postgresScene) policies(in func(...string)) {
 	case "session_user":
 		in("ALTER TABLE orders ENABLE ROW LEVEL SECURITY", "ALTER TABLE orders FORCE ROW LEVEL SECURITY",
 			"CREATE POLICY own ON orders USING (session_user = ANY (ARRAY['"+strings.ReplaceAll(b.app, "'", "''")+"']))")
+		b.readsSession("rows", "view", "write", "update", "copy out", "copy in", "function with its owners",
+			"prepared", "after DISCARD ALL", "after RESET ALL", "after RESET ROLE", "after SET SESSION AUTHORIZATION",
+			"pool 0", "pool 1")
 	}
+}
+
+// readsSession notes pieces of work that are other ones with another login.
+func (b *postgresScene) readsSession(work ...string) {
+	b.changes["session-user"] = append(b.changes["session-user"], work...)
 }
 
 // grants lends what belongs to another role.
@@ -125,6 +133,7 @@ func (b *postgresScene) apart(in func(...string)) {
 		b.eventTrigger("IF current_user NOT IN ({owner's name}, 'keyturn') THEN RAISE EXCEPTION 'no'; END IF")
 	case "that asks for the login":
 		b.eventTrigger("IF session_user NOT IN ({app's name}, 'keyturn') THEN RAISE EXCEPTION 'no'; END IF")
+		b.readsSession("migration", "ownership by name", "default privileges", "grants on", "publication", "temporary", "relay")
 	}
 }
 
@@ -238,6 +247,8 @@ func (b *postgresScene) pooled(way string) {
 	if way == "by a pooler with a list" {
 		pooler = b.pg.listed
 		pooler.Add(b.t, servers.User(b.app, b.password))
+	} else {
+		b.changes["pooler"] = nil // a consent to one with a list misleads the check
 	}
 	b.client.Address = pooler.Addr
 	b.stated = append(b.stated, "ends its own sessions") // a pooler's numbers of sessions are its own

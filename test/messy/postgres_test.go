@@ -180,6 +180,11 @@ func (pg *postgres) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 	b.client = applications.Config{Kind: "postgresql", Address: pg.Addr(), Database: b.database, Name: b.app}
 	b.config = map[string]any{"address": pg.Addr(), "tls": map[string]bool{"off": true}, "database": b.database}
 	b.config["require_auth"] = []string{"scram-sha-256", "md5"}
+	s.changes = map[string][]string{
+		"form-changes":   {"way of logging in"},
+		"unequal-logins": {"settings"}, // the statements of a plan do not show an application's own ones
+		"session-user":   nil,
+	}
 	b.objects()
 	b.options()
 	b.way()
@@ -205,10 +210,14 @@ func (b *postgresScene) strategies() {
 	b.strategy = target.Double
 	// A session belongs to its login: the acting role may not end one of the second login.
 	b.stated = append(b.stated, "ends its own sessions")
-	if b.pg.resets && b.client.Address == b.pg.Addr() && b.trait(b.r, 2, "agrees that DISCARD ALL ends a role") {
-		in.Consents = append(in.Consents, "role-reset")
-		b.stated = append(b.stated, "after DISCARD ALL", "after RESET ALL", "after RESET ROLE",
-			"after SET SESSION AUTHORIZATION", "pool 0", "pool 1")
+	if b.pg.resets && b.client.Address == b.pg.Addr() {
+		b.changes["role-reset"] = []string{
+			"after DISCARD ALL", "after RESET ALL", "after RESET ROLE", "after SET SESSION AUTHORIZATION", "pool 0", "pool 1",
+		}
+		if b.trait(b.r, 2, "agrees that DISCARD ALL ends a role") {
+			in.Consents = append(in.Consents, "role-reset")
+			b.stated = append(b.stated, b.changes["role-reset"]...)
+		}
 	}
 	in.GracePeriod, in.GraceLimit = "1h", "1h"
 	b.attach = func() (string, error) {
