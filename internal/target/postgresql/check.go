@@ -303,7 +303,7 @@ func (k *check) endpoints(ctx context.Context, r target.CheckRequest) (missing e
 // pooler reports a pooler, which may have a list of passwords of its own: no login shows that.
 func (k *check) pooler(address string) {
 	k.found(target.Finding{
-		Code:    "pooler",
+		Code:    consentPooler,
 		Verdict: target.NeedsConsent,
 		Text: "A pooler answers at " + address + ". With a list of its own (userlist.txt) it refuses a new password until " +
 			"the list has it, and a rotation is taken back.",

@@ -38,7 +38,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	}
 	if clone.acts == acts && losesRole(k.able.release) {
 		k.found(target.Finding{
-			Code:       "role-reset",
+			Code:       consentReset,
 			Verdict:    target.NeedsConsent,
 			Strategies: double,
 			Account:    clone.name,
@@ -92,7 +92,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 
 func (k *check) unequal(account, text, fix string) {
 	k.found(target.Finding{
-		Code:       "unequal-logins",
+		Code:       consentUnequal,
 		Verdict:    target.NeedsConsent,
 		Strategies: double,
 		Account:    account,
@@ -254,7 +254,7 @@ func (k *check) session(ctx context.Context, clone string) error {
 		return asFailed(a, err)
 	}
 	k.found(target.Finding{
-		Code:       "session-user",
+		Code:       consentSession,
 		Verdict:    target.NeedsConsent,
 		Strategies: double,
 		Account:    clone,
