@@ -16,16 +16,8 @@ import (
 // all.
 func findings(t *testing.T, tt target.Target, r target.CheckRequest) map[string]target.Finding {
 	t.Helper()
-	list, err := tt.(target.Checker).CheckAccount(targettest.Within(t), r)
-	targettest.Must(t, err)
 	out := map[string]target.Finding{}
-	for _, f := range list {
-		if strings.Contains(fmt.Sprint(f), r.Current.Secret.Reveal()) {
-			t.Errorf("finding %s has the password", f.Code)
-		}
-		if (f.Verdict == target.NeedsConsent) != (f.Consent != "") || f.Verdict == target.Impossible && f.Fix == "" {
-			t.Errorf("finding %s lacks a consent or a fix: %+v", f.Code, f)
-		}
+	for _, f := range targettest.Findings(t, tt, r) {
 		key := f.Code + " " + string(f.Verdict)
 		for _, s := range f.Strategies {
 			key += " " + string(s)

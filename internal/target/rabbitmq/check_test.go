@@ -2,6 +2,7 @@ package rabbitmq_test
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -109,21 +111,9 @@ func TestOnlyAHashIsSent(t *testing.T) {
 // nor cleared.
 func TestUnknownHash(t *testing.T) {
 	t.Parallel()
-	answers := map[string]string{
-		"/api/users/app":             `{"name":"app","tags":[],"hashing_algorithm":"our_own","password_hash":"AAAAAAAA"}`,
-		"/api/users/app/permissions": `[]`, "/api/parameters": `[]`, "/api/nodes": `[]`,
-	}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, answers[r.URL.Path])
-	}))
-	t.Cleanup(s.Close)
-	tt, err := rabbitmq.Kind().Open(target.Settings{
-		Name:   "bus",
-		Config: fmt.Appendf(nil, `{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
-		Admin:  target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")},
+	tt := fake(t, map[string]string{
+		"/api/users/app": `{"name":"app","tags":[],"hashing_algorithm":"our_own","password_hash":"AAAAAAAA"}`,
 	})
-	targettest.Must(t, err)
 	c := target.Credential{Account: "app", Secret: sensitive.New("password-of-app")}
 	const want = "impossible hash-not-known, needs-consent hash-changes, note no-permission"
 	if got := found(t, tt, c, ""); got != want {
@@ -137,24 +127,6 @@ func TestUnknownHash(t *testing.T) {
 // an application's access depends on, and ends with an error where the broker does not answer.
 func TestUnreadBroker(t *testing.T) {
 	t.Parallel()
-	refused, status := "", http.StatusForbidden
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		switch {
-		case r.URL.Path == refused:
-			w.WriteHeader(status)
-		case r.URL.Path == "/api/users/app":
-			_, _ = io.WriteString(w, `{"name":"app","tags":[],"hashing_algorithm":"rabbit_password_hashing_sha512",`+
-				`"password_hash":"`+sha512Hash("password-of-app")+`"}`)
-		case r.URL.Path == "/api/users/app/permissions":
-			_, _ = io.WriteString(w, `[{"user":"app","vhost":"/"}]`)
-		default:
-			_, _ = io.WriteString(w, `[]`)
-		}
-	}))
-	t.Cleanup(s.Close)
-	tt := targettest.Open(t, rabbitmq.Kind(), fmt.Sprintf(`{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
-		target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")})
 	c := target.Credential{Account: "app", Secret: sensitive.New("password-of-app")}
 	request := target.CheckRequest{Current: c, Strategies: rabbitmq.Kind().Strategies}
 	for path, want := range map[string]string{
@@ -162,13 +134,40 @@ func TestUnreadBroker(t *testing.T) {
 		"/api/parameters": "needs-consent links-not-read",
 		"/api/nodes":      "needs-consent nodes-not-read",
 	} {
-		refused, status = path, http.StatusForbidden
-		if got := found(t, tt, c, ""); got != want {
+		if got := found(t, fake(t, appWith(path, "403")), c, ""); got != want {
 			t.Errorf("without %s: the check finds %q, want %q", path, got, want)
 		}
-		if status = http.StatusServiceUnavailable; path != "" {
-			_, err := tt.(target.Checker).CheckAccount(targettest.Within(t), request)
+		if path != "" {
+			_, err := fake(t, appWith(path, "503")).(target.Checker).CheckAccount(targettest.Within(t), request)
 			targettest.Expect(t, err, target.Unreachable, "503")
 		}
 	}
+}
+
+// appWith returns answers about the user app with the password password-of-app, and one answer more.
+func appWith(path, answer string) map[string]string {
+	return map[string]string{
+		"/api/users/app": `{"name":"app","tags":[],"hashing_algorithm":"rabbit_password_hashing_sha512","password_hash":"` +
+			sha512Hash("password-of-app") + `"}`,
+		"/api/users/app/permissions": `[{"user":"app","vhost":"/","configure":"","write":"","read":""}]`,
+		path:                         answer,
+	}
+}
+
+// fake opens a target whose API gives the answers, by their paths: JSON, or a status. It has an empty
+// list at any other path.
+func fake(t *testing.T, answers map[string]string) target.Target {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		answer := cmp.Or(answers[r.URL.Path], "[]")
+		if status, err := strconv.Atoi(answer); err == nil {
+			w.WriteHeader(status)
+			return
+		}
+		_, _ = io.WriteString(w, answer)
+	}))
+	t.Cleanup(s.Close)
+	return targettest.Open(t, rabbitmq.Kind(), fmt.Sprintf(`{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
+		target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")})
 }

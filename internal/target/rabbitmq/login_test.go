@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"sync"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/rabbitmq"
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // fromHere logs in as a user that the node lets in from its own host alone.
@@ -69,36 +69,29 @@ func (n *node) terminator(t *testing.T) (addr string) {
 	targettest.Must(t, err)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(n.CA.PEM))
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+	config := &tls.Config{
 		Certificates: []tls.Certificate{pair},
 		ClientCAs:    pool,
 		ClientAuth:   tls.RequireAndVerifyClientCert,
-	})
-	targettest.Must(t, err)
-	var all sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); all.Wait() })
-	all.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() {
-				defer client.Close()
-				if client.(*tls.Conn).HandshakeContext(t.Context()) != nil {
-					_, _ = io.Copy(io.Discard, client.(*tls.Conn).NetConn())
-					return
-				}
-				server, err := net.Dial("tcp", n.AMQP)
-				if err != nil {
-					return
-				}
-				all.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
-				_, _ = io.Copy(client, server)
-			})
+	}
+	return support.Serve(t, func(c net.Conn) {
+		client := tls.Server(c, config)
+		defer client.Close()
+		if client.HandshakeContext(t.Context()) != nil {
+			_, _ = io.Copy(io.Discard, c)
+			return
 		}
-	})
-	return l.Addr().String()
+		server, err := net.Dial("tcp", n.AMQP)
+		if err != nil {
+			return
+		}
+		var back sync.WaitGroup
+		defer back.Wait()
+		defer server.Close()
+		back.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
+		_, _ = io.Copy(client, server)
+		_ = client.Close()
+	}).String()
 }
 
 // TestNodesOfACluster verifies what a check finds about the nodes of a cluster.
@@ -112,24 +105,7 @@ func TestNodesOfACluster(t *testing.T) {
 		`[{"name":"a","running":true,"enabled_plugins":["rabbitmq_auth_backend_cache",` +
 			`"rabbitmq_auth_backend_ldap"]}]`: "note logins-cached, note other-backends",
 	} {
-		answers := map[string]string{
-			"/api/users/app": `{"name":"app","tags":[],"hashing_algorithm":"rabbit_password_hashing_sha512","password_hash":"` +
-				sha512Hash("password-of-app") + `"}`,
-			"/api/users/app/permissions": `[{"user":"app","vhost":"/","configure":"","write":"","read":""}]`,
-			"/api/parameters":            `[]`,
-			"/api/nodes":                 nodes,
-		}
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, answers[r.URL.Path])
-		}))
-		t.Cleanup(s.Close)
-		tt, err := rabbitmq.Kind().Open(target.Settings{
-			Name:   "bus",
-			Config: fmt.Appendf(nil, `{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
-			Admin:  target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")},
-		})
-		targettest.Must(t, err)
+		tt := fake(t, appWith("/api/nodes", nodes))
 		c := target.Credential{Account: "app", Secret: sensitive.New("password-of-app")}
 		if got := found(t, tt, c, ""); got != want {
 			t.Errorf("%s: the check finds %q, want %q", nodes, got, want)

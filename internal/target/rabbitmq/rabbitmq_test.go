@@ -25,6 +25,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // node is the one RabbitMQ of this package's tests.
@@ -131,13 +132,7 @@ func (n *node) session(t *testing.T, c target.Credential) func() error {
 // oneAddress makes both protocols reachable at one address: the suite puts its proxy before one.
 func (n *node) oneAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	pass := func(client net.Conn) {
-		defer client.Close()
+	return support.Serve(t, func(client net.Conn) {
 		_ = client.SetDeadline(time.Now().Add(30 * time.Second))
 		in := bufio.NewReader(client)
 		first, err := in.Peek(4)
@@ -152,25 +147,17 @@ func (n *node) oneAddress(t *testing.T) string {
 		if err != nil {
 			return
 		}
+		var back sync.WaitGroup
+		defer back.Wait()
 		defer server.Close()
 		_ = server.SetDeadline(time.Now().Add(30 * time.Second))
-		all.Go(func() {
+		back.Go(func() {
 			_, _ = io.Copy(server, in)
 			_ = server.Close()
 		})
 		_, _ = io.Copy(client, server)
-	}
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { pass(c) })
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); all.Wait() })
-	return l.Addr().String()
+		_ = client.Close()
+	}).String()
 }
 
 func TestRabbitMQ(t *testing.T) {

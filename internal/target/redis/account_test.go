@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -15,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/target/targettest"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // openAs opens a target with further settings for the secret of an application.
@@ -66,23 +65,9 @@ func TestApplicationLogin(t *testing.T) {
 // found returns the verdict and the code of what a check finds.
 func found(t *testing.T, tt target.Target, c target.Credential, partner string) string {
 	t.Helper()
-	list, err := tt.(target.Checker).CheckAccount(targettest.Within(t), target.CheckRequest{
+	return targettest.Codes(targettest.Findings(t, tt, target.CheckRequest{
 		Current: c, Partner: partner, Strategies: redis.Kind().Strategies,
-	})
-	targettest.Must(t, err)
-	var out []string
-	for _, f := range list {
-		if f.Account == "" || !strings.HasSuffix(f.Text, ".") || f.Verdict != target.Note && f.Fix == "" ||
-			(f.Verdict == target.NeedsConsent) != (f.Consent != "") {
-			t.Errorf("%s: %+v is not complete", f.Code, f)
-		}
-		if strings.Contains(f.Text+f.Fix, c.Secret.Reveal()) {
-			t.Errorf("%s shows a secret", f.Code)
-		}
-		out = append(out, string(f.Verdict)+" "+f.Code)
-	}
-	slices.Sort(out)
-	return strings.Join(out, ", ")
+	}))
 }
 
 // TestCheckAccount verifies what a check finds about users at two nodes without replication.
@@ -148,28 +133,14 @@ func TestAnswersOfLogins(t *testing.T) {
 // answers starts a server that gives one answer to every AUTH, and knows no other command.
 func answers(t *testing.T, answer string) (addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	targettest.Must(t, err)
-	var all sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); all.Wait() })
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
+	return support.Serve(t, func(c net.Conn) {
+		for in := bufio.NewScanner(c); in.Scan(); {
+			switch word := strings.ToUpper(in.Text()); word {
+			case "AUTH":
+				_, _ = io.WriteString(c, answer+"\r\n")
+			case "HELLO":
+				_, _ = io.WriteString(c, "-ERR unknown command 'HELLO'\r\n")
 			}
-			all.Go(func() {
-				defer c.Close()
-				for in := bufio.NewScanner(c); in.Scan(); {
-					switch word := strings.ToUpper(in.Text()); word {
-					case "AUTH":
-						_, _ = io.WriteString(c, answer+"\r\n")
-					case "HELLO":
-						_, _ = io.WriteString(c, "-ERR unknown command 'HELLO'\r\n")
-					}
-				}
-			})
 		}
-	})
-	return l.Addr().String()
+	}).String()
 }

@@ -356,21 +356,16 @@ func TestWriteDownFailsAfterwards(t *testing.T) {
 // onRequest passes connections on to a server, and calls f before a request with the word.
 func onRequest(t *testing.T, to, word string, f func()) (addr string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); all.Wait() })
-	pass := func(client net.Conn) {
-		defer client.Close()
+	return support.Serve(t, func(client net.Conn) {
 		server, err := net.Dial("tcp", to)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		all.Go(func() { _, _ = io.Copy(client, server) })
+		var back sync.WaitGroup
+		defer back.Wait()
 		defer server.Close()
+		back.Go(func() { _, _ = io.Copy(client, server) })
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := client.Read(buf)
@@ -384,17 +379,7 @@ func onRequest(t *testing.T, to, word string, f func()) (addr string) {
 				return
 			}
 		}
-	}
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { pass(c) })
-		}
-	})
-	return l.Addr().String()
+	}).String()
 }
 
 func TestNodes(t *testing.T) {

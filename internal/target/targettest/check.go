@@ -110,6 +110,36 @@ func (h Harness) formOf(t *testing.T, f target.Finding) {
 	}
 }
 
+// Findings returns what a check reports. Each finding must be complete, and without the credential
+// in use and the further secrets.
+func Findings(t testing.TB, tt target.Target, r target.CheckRequest, secrets ...string) []target.Finding {
+	t.Helper()
+	list, err := tt.(target.Checker).CheckAccount(Within(t), r)
+	Must(t, err)
+	for _, f := range list {
+		if !strings.HasSuffix(f.Text, ".") || f.Verdict != target.Note && f.Fix == "" ||
+			(f.Verdict == target.NeedsConsent) != (f.Consent != "") {
+			t.Errorf("%s: %+v is not complete", f.Code, f)
+		}
+		for _, s := range append(secrets, r.Current.Secret.Reveal()) {
+			if strings.Contains(f.Text+f.Fix, s) {
+				t.Errorf("%s shows a secret", f.Code)
+			}
+		}
+	}
+	return list
+}
+
+// Codes returns the verdict and the code of each finding, sorted and in one line.
+func Codes(list []target.Finding) string {
+	var out []string
+	for _, f := range list {
+		out = append(out, string(f.Verdict)+" "+f.Code)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ", ")
+}
+
 // ofPlugin matches the tokens that a plug-in makes; its page documents the prefix.
 var ofPlugin = regexp.MustCompile(`^plugin-.+`)
 
