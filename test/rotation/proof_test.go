@@ -20,7 +20,7 @@ func TestSingleProvesFirst(t *testing.T) {
 		name           string
 		broken, mended string
 		session        bool // the application holds its one session
-		changed        bool // the target may have changed
+		changed        bool // the refusal comes after the password, and proves it
 	}{
 		{name: "no login", broken: "ALTER ROLE app NOLOGIN", mended: "ALTER ROLE app LOGIN"},
 		{
@@ -62,10 +62,11 @@ func TestSingleProvesFirst(t *testing.T) {
 			if tt.changed && r.State == "prepared" {
 				r = untilRotation(t, s, "app", "v2", "abandoned", "done")
 			}
-			d.run(t, tt.mended)
-			if !tt.session {
-				x.works(t, "what readers get in state "+r.State, read(t, s, "app", "", ""), true)
+			if tt.changed && (r.State != "done" || x.stored(t, "app") == before) {
+				t.Errorf("a refusal after the password has not proven the credential: state %s (%s)", r.State, r.Reason)
 			}
+			d.run(t, tt.mended)
+			x.works(t, "what readers get in state "+r.State, read(t, s, "app", "", ""), true)
 		})
 	}
 }

@@ -82,8 +82,12 @@ func TestReplicaThatIsLate(t *testing.T) {
 			if strategy == "double" && standby.login(t.Context(), l) != nil {
 				t.Error("the new credential is current, and the standby does not accept it")
 			}
-			if r := untilRotation(t, s, "app", "v2", "grace", "done"); r.State == "quarantined" {
-				t.Errorf("quarantined: %s", r.Reason)
+			r := untilRotation(t, s, "app", "v2", "grace", "done")
+			at := func(event string) int {
+				return slices.IndexFunc(r.Steps, func(step kms.RotationStep) bool { return step.Event == event })
+			}
+			if waited := at("copies-late") < at("promoted"); waited != (strategy == "double") {
+				t.Errorf("the promotion has waited for the standby: %t; steps %+v", waited, r.Steps)
 			}
 		})
 	}
