@@ -13,14 +13,19 @@ import (
 // them as kms:RegisterTarget and so on.
 
 // ConfigureRotationRequest says how a secret is rotated, beyond what UpdateSecretRotationPolicy can
-// say. It replaces what was said before. It rotates nothing. With TargetName, a Generic secret is
-// rotated by the service from now on.
+// say. A setting that a call does not name keeps its value. It rotates nothing. With TargetName, a
+// Generic secret is rotated by the service from now on.
 type ConfigureRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
-	// TargetName is required for a Generic secret; managed types name their target in
-	// ExtendedConfig.
+	// TargetName is required the first time for a Generic secret; managed types name their target in
+	// ExtendedConfig. Another target than before resets what belongs to the former one: Strategy,
+	// AccountName, CloneAccountName, LoginEndpoint to LoginCertificateSecret, and Consent.
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
+	// Replace resets all settings that the call does not name, and Reset those that it lists by the
+	// names of their parameters, such as GraceLimit.
+	Replace bool     `kms:"Replace,default=false"`
+	Reset   []string `kms:"Reset,flat,min=0,max=20"`
 	// Strategy is single, overlap or double; empty means what the type asks for, or the target's
 	// best.
 	Strategy string `kms:"Strategy,enum=single|overlap|double"`
@@ -32,8 +37,10 @@ type ConfigureRotationRequest struct {
 	// credential; empty means the usual names.
 	AccountMember string `kms:"AccountMember,max=128"`
 	SecretMember  string `kms:"SecretMember,max=128"`
-	// EnableAutomaticRotation plans rotations by RotationInterval, or by Cron.
-	EnableAutomaticRotation bool   `kms:"EnableAutomaticRotation,default=false"`
+	// EnableAutomaticRotation plans rotations by RotationInterval, or by Cron. Without it, they are
+	// planned if the call names one of the two, and otherwise go on as they are. RotationInterval
+	// replaces Cron, and Cron replaces RotationInterval.
+	EnableAutomaticRotation *bool  `kms:"EnableAutomaticRotation"`
 	RotationInterval        string `kms:"RotationInterval"`
 	// Cron has five fields, or is a descriptor such as @weekly.
 	Cron string `kms:"Cron,max=128"`
@@ -67,8 +74,19 @@ type ConfigureRotationRequest struct {
 	// name or an ARN. The caller needs the right kms:GetSecretValue on it.
 	LoginCertificateSecret string `kms:"LoginCertificateSecret,min=1,max=192,pattern=name,arn"`
 	// Consents are tokens by which findings of CheckRotation are agreed to, such as
-	// change-auth-plugin: a rotation does not begin while a finding needs another one.
+	// change-auth-plugin, in addition to the earlier ones: a rotation does not begin while a finding
+	// needs another one. Reset=Consent withdraws the earlier ones.
 	Consents []string `kms:"Consent,flat,min=0,max=20"`
+}
+
+// RotationSettingChange is a setting that a call of ConfigureRotation has changed.
+type RotationSettingChange struct {
+	// Setting is the name of the parameter.
+	Setting string `kms:"Setting"`
+	// Before and After are values as the parameter takes them, elements of a list with ", " between
+	// them; empty means the default.
+	Before string `kms:"Before"`
+	After  string `kms:"After"`
 }
 
 // VersionedRequest names a secret and the version that a rotation is to make.
@@ -208,6 +226,8 @@ type DescribeRotationResponse struct {
 	LoginRole              string   `kms:"LoginRole,omitempty"`
 	LoginCertificateSecret string   `kms:"LoginCertificateSecret,omitempty"`
 	Consents               []string `kms:"Consents,list=Consent,omitempty"`
+	// Changes are the settings that this call of ConfigureRotation has changed.
+	Changes []RotationSettingChange `kms:"Changes,list=Change,omitempty"`
 	// CheckTime to CheckFindings are the result of the last check, as CheckRotation answers it.
 	CheckTime      time.Time         `kms:"CheckTime,omitempty"`
 	CheckUnchecked string            `kms:"CheckUnchecked,omitempty"`

@@ -482,7 +482,7 @@ func TestTargetKeepsLogins(t *testing.T) {
 	move := []string{"TargetName", "pg", "Config", `{"address":"elsewhere","moved":true}`}
 	w.refused(t, inUse, "applications of these secrets log in: gen. Keep these addresses in verify", "UpdateTarget", move...)
 	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"elsewhere"}`)
-	w.must(t, "ConfigureRotation", configure...)
+	w.must(t, "ConfigureRotation", append(configure, "Reset.1", "LoginEndpoint")...)
 	w.must(t, "UpdateTarget", move...)
 }
 

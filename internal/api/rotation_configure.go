@@ -44,24 +44,34 @@ func (c *Call) reschedule(ctx context.Context, name string, rule secretRule) (*k
 	})
 }
 
-// configureRotation stores how a secret is rotated. It changes nothing at the target. The engine
-// checks at once whether the credential works, and DescribeRotation then shows the result.
+// configureRotation changes the settings that a call names. It changes nothing at the target. The
+// engine checks at once whether the credential works, and DescribeRotation then shows the result.
 func configureRotation(
 	ctx context.Context, c *Call, in *kms.ConfigureRotationRequest,
 ) (*kms.DescribeRotationResponse, error) {
-	settings, err := c.rotationSettings(in)
+	judged, err := c.existing(c.Snapshot, in.SecretName)
 	if err != nil {
 		return nil, err
 	}
-	check, err := c.refuseImpossible(ctx, settings, in)
+	settings, err := c.configuredSettings(judged, in)
 	if err != nil {
 		return nil, err
 	}
+	check, err := c.refuseImpossible(ctx, judged, settings)
+	if err != nil {
+		return nil, err
+	}
+	var changes []kms.RotationSettingChange
 	_, err = c.alter(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		if !reflect.DeepEqual(s.Settings(), judged.Settings()) {
+			return s, fault.New(fault.InUse, "The settings of secret %q have changed at this moment; try again.", s.Name)
+		}
+		before := s
 		s, err := c.configure(tx, s, settings, in)
 		if err != nil {
 			return s, err
 		}
+		changes = settingChanges(before, s)
 		r, err := c.rotationOf(tx, s)
 		if err != nil {
 			return s, err
@@ -72,7 +82,11 @@ func configureRotation(
 	if err != nil {
 		return nil, err
 	}
-	return c.describeAnew(ctx, in.SecretName)
+	out, err := c.describeAnew(ctx, in.SecretName)
+	if err == nil {
+		out.Changes = changes
+	}
+	return out, err
 }
 
 // standingWait bounds how long ConfigureRotation waits for a target.
@@ -83,17 +97,14 @@ const standingWait = 3 * time.Second
 // before each change. Mistakes in the settings are left to [Call.configure]. It makes no login: the
 // engine's first probe does. The check is nil if the target was not asked.
 func (c *Call) refuseImpossible(
-	ctx context.Context, settings secret.RotationSettings, in *kms.ConfigureRotationRequest,
+	ctx context.Context, s secret.Secret, settings secret.RotationSettings,
 ) (*rotation.Check, error) {
-	s, err := c.existing(c.Snapshot, in.SecretName)
-	if err != nil {
-		return nil, err
-	}
 	before := s.Settings().Login
 	if s.Managed() {
 		settings.Target = ""
 	}
-	if s, err = s.Attach(settings, c.At); err != nil || s.TargetName() == "" || s.TargetName() == secret.OwnUsers {
+	s, err := s.Attach(settings, c.At)
+	if err != nil || s.TargetName() == "" || s.TargetName() == secret.OwnUsers {
 		return nil, err
 	}
 	t, ok, err := c.Snapshot.Target(s.Account, s.TargetName())
@@ -128,8 +139,8 @@ func (c *Call) refuseImpossible(
 	return &check, k.refusal()
 }
 
-// rotationSettings reads the settings of a request. It refuses what no secret could have.
-func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.RotationSettings, err error) {
+// namedSettings reads the settings that a request names. It refuses what no secret could have.
+func (c *Call) namedSettings(in *kms.ConfigureRotationRequest) (s secret.RotationSettings, err error) {
 	s = secret.RotationSettings{
 		Target:        in.TargetName,
 		Strategy:      target.Strategy(in.Strategy),
@@ -147,9 +158,6 @@ func (c *Call) rotationSettings(in *kms.ConfigureRotationRequest) (s secret.Rota
 	}
 	if s.GraceLimit, err = boundedOrNil("GraceLimit", in.GraceLimit, maxGrace); err != nil {
 		return s, err
-	}
-	if (in.Group == "") != (in.GroupGap == "") {
-		return s, fault.Parameter("GroupGap", "Group and GroupGap go together.")
 	}
 	if in.GroupGap != "" {
 		if s.Gap, err = bounded("GroupGap", in.GroupGap, maxGap); err != nil {
@@ -183,9 +191,6 @@ func (c *Call) scheduleOf(in *kms.ConfigureRotationRequest) (s rotation.Schedule
 	s = rotation.Schedule{Cron: in.Cron, Zone: in.TimeZone}
 	if in.Cron != "" && in.RotationInterval != "" {
 		return s, fault.Parameter("Cron", "give RotationInterval or Cron, not both.")
-	}
-	if err := c.checkCron(s); err != nil {
-		return s, err
 	}
 	if _, err := s.Location(); err != nil {
 		return s, fault.Parameter("TimeZone", "%s.", err)
@@ -257,11 +262,7 @@ func (c *Call) configure(
 	if err != nil {
 		return s, err
 	}
-	if in.Cron != "" {
-		s.Rotation.Enabled, s.Rotation.Interval = in.EnableAutomaticRotation, 0
-		return s, nil
-	}
-	return s.SetRotation(in.EnableAutomaticRotation, in.RotationInterval, c.Rotation.LeastInterval, c.At)
+	return c.scheduleAfter(s, in)
 }
 
 // bindChecked binds a secret to its target and claims the accounts. It refuses a secret that could

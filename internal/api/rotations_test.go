@@ -893,7 +893,7 @@ func TestGraceLimits(t *testing.T) {
 	} {
 		params := []string{
 			"SecretName", "gen", "TargetName", "pg", "Strategy", "single", "AccountMember", "username", "SecretMember",
-			"password", "AccountName", "gen", "CloneAccountName", "two",
+			"password", "AccountName", "gen", "CloneAccountName", "two", "Replace", "true",
 		}
 		if tt.grace != "" {
 			params = append(params, "GracePeriod", tt.grace)

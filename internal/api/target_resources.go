@@ -114,8 +114,16 @@ func (c *Call) andAdmin(list []resource, name string) ([]resource, error) {
 // configured returns the resources of ConfigureRotation: the secret, the target that it is tied to,
 // and the accounts there that will change.
 func configured(c *Call, in *kms.ConfigureRotationRequest, list []resource) ([]resource, error) {
-	if in.TargetName != "" {
-		list = append(list, c.targetResource(in.TargetName))
+	s, ok, err := c.Snapshot.Secret(c.Account(), in.SecretName, c.At)
+	if err != nil {
+		return nil, err
+	}
+	name := in.TargetName
+	if name == "" && ok && !s.Managed() {
+		name = s.TargetName()
+	}
+	if name != "" {
+		list = append(list, c.targetResource(name))
 	}
 	if in.LoginCertificateSecret != "" { // its value is sent to the target
 		var err error
@@ -124,7 +132,7 @@ func configured(c *Call, in *kms.ConfigureRotationRequest, list []resource) ([]r
 		}
 		list = append(list, c.secretResource(in.LoginCertificateSecret).needing(actionGetSecretValue))
 	}
-	settings, err := c.rotationSettings(in)
+	settings, err := c.configuredSettings(s, in)
 	if err != nil {
 		return list, nil // the handler refuses the same settings, after the caller was authorised
 	}

@@ -6,12 +6,17 @@ import (
 	"go/token"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/keyturn/keyturn/internal/target/command"
+	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -112,44 +117,44 @@ func readConsents(n ast.Node, constants map[string]string, used map[string]bool)
 	}
 }
 
-// TestConfigureCommandRepeatsSettings verifies that the command that a check prints has each flag
-// of configure, because configure replaces all settings.
-func TestConfigureCommandRepeatsSettings(t *testing.T) {
+// TestSettingsHaveFlags verifies that each flag of configure that sets a value can be reset and is
+// shown, and that nothing else can.
+func TestSettingsHaveFlags(t *testing.T) {
 	t.Parallel()
 	r := &kms.DescribeRotationResponse{}
 	fields := reflect.ValueOf(r).Elem()
 	for i := range fields.NumField() {
 		switch f := fields.Field(i); {
 		case f.Kind() == reflect.String:
-			f.SetString("it's a value")
+			f.SetString(fields.Type().Field(i).Name)
 		case f.Type() == reflect.TypeFor[[]string]():
-			f.Set(reflect.ValueOf([]string{"one", "two"}))
+			f.Set(reflect.ValueOf([]string{fields.Type().Field(i).Name}))
 		}
 	}
-	r.AutomaticRotation = "Disabled"
-	byCron := configureCommand(r)
-	r.Cron = ""
-	both := byCron + configureCommand(r)
 	flags := reflect.TypeFor[rotationConfigure]()
+	var named, settings []string
 	for i := range flags.NumField() {
-		name := flags.Field(i).Name
-		if name == "Name" {
-			continue
-		}
-		flag := "--" + strings.ToLower(name[:1])
-		for _, c := range name[1:] {
-			if c >= 'A' && c <= 'Z' {
-				flag += "-"
-			}
-			flag += strings.ToLower(string(c))
-		}
-		if !strings.Contains(both, flag+" ") {
-			t.Errorf("%s is not repeated", flag)
+		if f := flags.Field(i); !slices.Contains([]string{"Name", "Manual", "Reset", "Replace"}, f.Name) {
+			named = append(named, regexp.MustCompile("[A-Z]").ReplaceAllStringFunc(f.Name, func(c string) string {
+				return "-" + strings.ToLower(c)
+			})[1:])
 		}
 	}
-	for _, want := range []string{`--cron 'it'\''s a value' --manual`, "--consent one --consent two"} {
-		if !strings.Contains(byCron, want) {
-			t.Errorf("%s\nlacks %s", byCron, want)
+	params := reflect.TypeFor[kms.ConfigureRotationRequest]()
+	for _, s := range rotationSettings {
+		settings = append(settings, s.flag)
+		if got := s.of(r); got != s.param && got != s.param+"s" && "Configured"+s.param != got {
+			t.Errorf("--%s shows the member %s, and sets %s", s.flag, got, s.param)
 		}
+		declared := slices.ContainsFunc(wire.Params(params), func(p wire.Param) bool { return p.Name == s.param })
+		if param, err := resetParam(s.flag); !declared || s.always == (err == nil) || err == nil && param != s.param {
+			t.Errorf("--reset %s: %q, %v; %s is declared: %v", s.flag, param, err, s.param, declared)
+		}
+	}
+	if diff := cmp.Diff(named, settings, cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Errorf("flags and settings (-flags +settings):\n%s", diff)
+	}
+	if _, err := resetParam("window-size"); err == nil || !strings.Contains(err.Error(), "use one of: strategy, account,") {
+		t.Errorf("an unknown setting: %v", err)
 	}
 }

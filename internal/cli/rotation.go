@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/keyturn/keyturn/kms"
@@ -10,7 +11,7 @@ type rotationCommand struct {
 	globals
 	List      rotationList      `cmd:"" help:"List the rotations of all secrets that the service rotates."`
 	Status    rotationStatus    `cmd:"" help:"Show the state of a rotation and when the next one is due."`
-	Configure rotationConfigure `cmd:"" help:"Set how a secret is rotated, replacing earlier settings."`
+	Configure rotationConfigure `cmd:"" help:"Change how a secret is rotated: the settings that are named."`
 	Check     rotationCheck     `cmd:"" help:"Check whether a rotation would be safe, and what to change if not."`
 	Detach    rotationDetach    `cmd:"" help:"Return a Generic secret to its producer: it is no longer rotated."`
 	Rotate    rotationRotate    `cmd:"" help:"Replace the credential of a secret."`
@@ -70,7 +71,7 @@ type rotationConfigure struct {
 	SecretMember  string `help:"Member of the JSON value that holds the credential." placeholder:"MEMBER"`
 	Interval      string `help:"Rotate this often, such as 30d." placeholder:"DURATION"`
 	Cron          string `help:"Rotate then: five fields, or @daily, @weekly, @monthly." placeholder:"EXPRESSION"`
-	Manual        bool   `help:"Plan no rotations although --interval or --cron is given."`
+	Manual        bool   `help:"Plan no rotations."`
 	TimeZone      string `help:"Time zone of cron, window and blackouts (UTC)." placeholder:"Area/City"`
 	Window        string `help:"When a rotation may begin, such as 'Sat,Sun 22:00-02:00'." placeholder:"WINDOW"`
 	Blackouts     string `help:"Days without rotations, such as 2026-12-24..2027-01-02,2027-03-31." placeholder:"DAYS"`
@@ -84,45 +85,62 @@ type rotationConfigure struct {
 	LoginRole              string   `help:"Role that applications take after the login." placeholder:"NAME"`
 	LoginCertificateSecret string   `help:"Secret with the client certificate and key of applications." placeholder:"NAME"`
 	Consent                []string `help:"Agree to a finding of rotation check; may be repeated." placeholder:"TOKEN"`
+
+	Reset   []string `help:"Return a setting to its default, such as grace-limit; may be repeated." placeholder:"SETTING"`
+	Replace bool     `help:"Return all settings that are not named to their defaults."`
 }
 
 // Help explains what the flags have no room for.
 func (*rotationConfigure) Help() string {
-	return "The previous credential works for --grace after a rotation; 0s retires it at once. While a consumer " +
+	return "A setting that is not named keeps its value. --interval replaces --cron, and --cron replaces --interval. " +
+		"--consent adds to earlier consents; --reset consent withdraws those. Another --target resets the strategy, the " +
+		"accounts, the login settings and the consents. --reset takes the name of a flag that sets a value.\n\n" +
+		"The previous credential works for --grace after a rotation; 0s retires it at once. While a consumer " +
 		"still holds it, it works longer, up to --grace-limit. To wait for no consumer, set --grace-limit no longer " +
 		"than --grace.\n\n" +
 		"Without --strategy, the type of the secret decides, or the target's best strategy is used."
 }
 
 func (c *rotationConfigure) Run(e *env) error {
+	in := &kms.ConfigureRotationRequest{
+		SecretName:             c.Name,
+		TargetName:             c.Target,
+		Replace:                c.Replace,
+		Strategy:               c.Strategy,
+		AccountName:            c.Account,
+		CloneAccountName:       c.CloneAccount,
+		AccountMember:          c.AccountMember,
+		SecretMember:           c.SecretMember,
+		RotationInterval:       c.Interval,
+		Cron:                   c.Cron,
+		TimeZone:               c.TimeZone,
+		Window:                 c.Window,
+		Blackouts:              c.Blackouts,
+		GracePeriod:            c.Grace,
+		GraceLimit:             c.GraceLimit,
+		Group:                  c.Group,
+		GroupGap:               c.GroupGap,
+		LoginEndpoints:         c.LoginEndpoint,
+		LoginDatabase:          c.LoginDatabase,
+		LoginRole:              c.LoginRole,
+		LoginCertificateSecret: c.LoginCertificateSecret,
+		Consents:               c.Consent,
+	}
+	if c.Manual {
+		in.EnableAutomaticRotation = new(false)
+	}
+	for _, flag := range c.Reset {
+		param, err := resetParam(flag)
+		if err != nil {
+			return err
+		}
+		in.Reset = append(in.Reset, param)
+	}
 	client, err := e.connect()
 	if err != nil {
 		return err
 	}
-	out, err := client.ConfigureRotation(e.ctx, &kms.ConfigureRotationRequest{
-		SecretName:              c.Name,
-		TargetName:              c.Target,
-		Strategy:                c.Strategy,
-		AccountName:             c.Account,
-		CloneAccountName:        c.CloneAccount,
-		AccountMember:           c.AccountMember,
-		SecretMember:            c.SecretMember,
-		EnableAutomaticRotation: !c.Manual && c.Interval+c.Cron != "",
-		RotationInterval:        c.Interval,
-		Cron:                    c.Cron,
-		TimeZone:                c.TimeZone,
-		Window:                  c.Window,
-		Blackouts:               c.Blackouts,
-		GracePeriod:             c.Grace,
-		GraceLimit:              c.GraceLimit,
-		Group:                   c.Group,
-		GroupGap:                c.GroupGap,
-		LoginEndpoints:          c.LoginEndpoint,
-		LoginDatabase:           c.LoginDatabase,
-		LoginRole:               c.LoginRole,
-		LoginCertificateSecret:  c.LoginCertificateSecret,
-		Consents:                c.Consent,
-	})
+	out, err := client.ConfigureRotation(e.ctx, in)
 	if err != nil {
 		return err
 	}
@@ -134,7 +152,7 @@ func (c *rotationConfigure) Run(e *env) error {
 	if err != nil || e.json() {
 		return err
 	}
-	return printFindings(e.stdout, out.CheckFindings)
+	return errors.Join(printSettings(e.stdout, out), printFindings(e.stdout, out.CheckFindings))
 }
 
 type rotationDetach struct {

@@ -34,7 +34,7 @@ func (c *rotationCheck) Run(e *env) error {
 	if e.json() {
 		err = printResponse(e.stdout, out)
 	} else if err = printCheck(e.stdout, out); err == nil {
-		err = printConsent(e, client, out)
+		err = printConsent(e, out)
 	}
 	if err == nil && out.Verdict != kms.VerdictSafe {
 		err = coded{exitFailed, ""}
@@ -82,7 +82,7 @@ func impediments(list []kms.RotationFinding, strategy string) []string {
 const notForSecret = "strategy-not-for-secret"
 
 // printConsent prints the command that agrees to what the strategy of the secret lacks consent for.
-func printConsent(e *env, client *kms.Client, out *kms.CheckRotationResponse) error {
+func printConsent(e *env, out *kms.CheckRotationResponse) error {
 	var missing []string
 	for _, s := range out.Strategies {
 		if s.Strategy == out.Strategy {
@@ -92,53 +92,14 @@ func printConsent(e *env, client *kms.Client, out *kms.CheckRotationResponse) er
 	if len(missing) == 0 {
 		return nil
 	}
-	r, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: out.SecretName})
-	if err != nil {
-		return err
-	}
-	r.Consents = append(r.Consents, missing...)
-	_, err = fmt.Fprintf(e.stdout, "\nTo agree to everything that %s needs, with the present settings:\n  %s\n",
-		out.Strategy, configureCommand(r))
+	_, err := fmt.Fprintf(e.stdout, "\nTo agree to everything that %s needs:\n  %s\n",
+		out.Strategy, consentCommand(out.SecretName, missing))
 	return err
 }
 
-// configureCommand returns the command that configures a rotation as it is. Configure replaces all
-// settings, so it repeats them.
-func configureCommand(r *kms.DescribeRotationResponse) string {
-	words := []string{"keyturn rotation configure", r.SecretName}
-	add := func(flag string, values ...string) {
-		for _, v := range values {
-			if v != "" {
-				words = append(words, flag+" "+shellWord(v))
-			}
-		}
-	}
-	add("--target", r.TargetName)
-	add("--strategy", r.ConfiguredStrategy)
-	add("--account", r.AccountName)
-	add("--clone-account", r.CloneAccountName)
-	add("--account-member", r.AccountMember)
-	add("--secret-member", r.SecretMember)
-	add("--cron", r.Cron)
-	if r.Cron == "" {
-		add("--interval", span(r.RotationInterval))
-	}
-	if r.AutomaticRotation == "Disabled" && r.Cron != "" {
-		words = append(words, "--manual")
-	}
-	add("--time-zone", r.TimeZone)
-	add("--window", r.Window)
-	add("--blackouts", r.Blackouts)
-	add("--grace", span(r.GracePeriod))
-	add("--grace-limit", span(r.GraceLimit))
-	add("--group", r.Group)
-	add("--group-gap", span(r.GroupGap))
-	add("--login-endpoint", r.LoginEndpoints...)
-	add("--login-database", r.LoginDatabase)
-	add("--login-role", r.LoginRole)
-	add("--login-certificate-secret", r.LoginCertificateSecret)
-	add("--consent", r.Consents...)
-	return strings.Join(words, " ")
+// consentCommand returns the command that agrees to findings.
+func consentCommand(name string, consents []string) string {
+	return "keyturn rotation configure " + shellWord(name) + " --consent " + strings.Join(consents, " --consent ")
 }
 
 // shellWord quotes a word for a shell where that is necessary.

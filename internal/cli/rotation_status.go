@@ -74,9 +74,9 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if r.RotationID != "" {
 		add("rotation", fmt.Sprintf("%s (%s, %s)", r.RotationID, r.Mode, r.Trigger))
 	}
-	add("strategy", cmp.Or(r.Strategy, r.ConfiguredStrategy))
-	add("account", r.AccountName)
-	add("clone account", r.CloneAccountName)
+	if r.ConfiguredStrategy == "" {
+		add("strategy", r.Strategy)
+	}
 	add("new version", r.CandidateVersionID)
 	add("replaces", r.BaseVersionID)
 	if r.Attempt > 0 {
@@ -101,29 +101,15 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 // addSettings adds when and how the secret is rotated.
 func addSettings(add func(name, value string), r *kms.DescribeRotationResponse) {
 	add("automatic", r.AutomaticRotation)
-	for _, row := range [][2]string{
-		{"interval", span(r.RotationInterval)},
-		{"cron", r.Cron},
-		{"time zone", r.TimeZone},
-		{"window", r.Window},
-		{"blackouts", r.Blackouts},
-		{"grace period", span(r.GracePeriod)},
-		{"grace limit", span(r.GraceLimit)},
-		{"last rotation", when(r.LastRotationDate)},
-		{"next due", when(r.NextRotationDate)},
-		{"login endpoints", strings.Join(r.LoginEndpoints, ", ")},
-		{"login database", r.LoginDatabase},
-		{"login role", r.LoginRole},
-		{"login certificate", r.LoginCertificateSecret},
-		{"consents", strings.Join(r.Consents, ", ")},
-		{"checked", when(r.CheckTime)},
-		{"not checked", r.CheckUnchecked},
-	} {
-		add(row[0], row[1])
+	for _, setting := range rotationSettings {
+		if setting.param != "TargetName" { // it is shown further up
+			add(setting.label, setting.show(setting.of(r)))
+		}
 	}
-	if r.Group != "" {
-		add("group", r.Group+", "+span(r.GroupGap)+" apart")
-	}
+	add("last rotation", when(r.LastRotationDate))
+	add("next due", when(r.NextRotationDate))
+	add("checked", when(r.CheckTime))
+	add("not checked", r.CheckUnchecked)
 	if r.Paused {
 		add("paused", "yes; keyturn rotation resume "+r.SecretName+" ends it")
 	}

@@ -165,7 +165,7 @@ func (s Secret) Attach(settings RotationSettings, now time.Time) (Secret, error)
 func (s Secret) Detach(now time.Time) (Secret, error) {
 	if s.Managed() {
 		return s, fault.New(fault.Unsupported, "Secret %q is of type %s, which is always rotated by the service; "+
-			"keyturn rotation configure %s without --interval and --cron turns the schedule off.", s.Name, s.Type, s.Name)
+			"keyturn rotation configure %s --manual turns the schedule off.", s.Name, s.Type, s.Name)
 	}
 	if err := s.Usable(); err != nil {
 		return s, err

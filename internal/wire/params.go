@@ -77,7 +77,12 @@ func decode(in sign.Params, p *Param, v reflect.Value) error {
 	switch p.kind {
 	case kindBool:
 		b, err := parseBool(p, s)
-		v.SetBool(b)
+		if v.Kind() == reflect.Pointer { // nil says that the parameter is absent
+			given := b
+			v.Set(reflect.ValueOf(&given))
+		} else {
+			v.SetBool(b)
+		}
 		return err
 	case kindInt:
 		n, err := parseInt(p, s)
@@ -308,7 +313,7 @@ func encode(p *Param, f reflect.Value) sign.Params {
 	case kindValue:
 		return one(f.Interface().(sensitive.Value).Reveal())
 	case kindBool:
-		return one(strconv.FormatBool(f.Bool()))
+		return one(strconv.FormatBool(reflect.Indirect(f).Bool()))
 	case kindInt:
 		return one(strconv.FormatInt(f.Int(), 10))
 	case kindJSON, kindMap:

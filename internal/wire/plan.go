@@ -201,7 +201,7 @@ func paramKind(t reflect.Type, f reflect.StructField, asJSON, flat bool) (kind, 
 		return kindValue, "string"
 	case f.Type.Kind() == reflect.String:
 		return kindString, "string"
-	case f.Type.Kind() == reflect.Bool:
+	case f.Type.Kind() == reflect.Bool, f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Bool:
 		return kindBool, "boolean"
 	case f.Type.Kind() == reflect.Int:
 		return kindInt, "integer"

@@ -256,7 +256,7 @@ func (s *subject) scheduleOne(secret, user string) error {
 		return err
 	}
 	_, err = s.client.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{
-		SecretName: secret, TargetName: "t", EnableAutomaticRotation: true, RotationInterval: "365d", GracePeriod: "0s",
+		SecretName: secret, TargetName: "t", RotationInterval: "365d", GracePeriod: "0s",
 	})
 	return err
 }

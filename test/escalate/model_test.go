@@ -224,8 +224,13 @@ func (m *model) needs(s step, service string, caller *user) []need {
 		if s.has("SecretName") {
 			list = append(list, need{own, secret})
 		}
-		if tied := m.secrets[m.secretName(s.get("SecretName"))]; s.op == "ConfigureRotation" && tied != nil &&
-			tied.kind == "" && s.has("TargetName") && tied.target != s.get("TargetName") {
+		tied := m.secrets[m.secretName(s.get("SecretName"))]
+		if s.op != "ConfigureRotation" || tied == nil || tied.kind != "" {
+			return list
+		}
+		if !s.has("TargetName") && tied.target != "" { // the target is kept
+			list = append(list, need{own, m.kms("target/" + tied.target)})
+		} else if s.has("TargetName") && tied.target != s.get("TargetName") {
 			list = append(list, need{"kms:GetSecretValue", secret})
 		}
 		return list

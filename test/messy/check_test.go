@@ -61,8 +61,7 @@ func (f *performance) consent() bool {
 	if f.t.Failed() || !*full || !f.agrees(missing) {
 		return false
 	}
-	in := f.settings()
-	in.Consents = append(in.Consents, missing...)
+	in := kms.ConfigureRotationRequest{SecretName: f.secret, Consents: missing}
 	if _, err := f.ConfigureRotation(f.t.Context(), &in); err != nil {
 		f.fails(f.t, "check_missed_a_consent", "the consents %s were not taken: %v", strings.Join(missing, ", "), err)
 		return false
@@ -90,29 +89,6 @@ func (f *performance) agrees(consents []string) bool {
 	return true
 }
 
-// settings returns the settings of the secret's rotation, for an operator who changes one.
-func (f *performance) settings() kms.ConfigureRotationRequest {
-	f.t.Helper()
-	d, err := f.DescribeRotation(f.t.Context(), &kms.SecretNameRequest{SecretName: f.secret})
-	good(f.t, err)
-	return kms.ConfigureRotationRequest{
-		SecretName:             f.secret,
-		TargetName:             f.scene.name,
-		Strategy:               d.ConfiguredStrategy,
-		AccountName:            d.AccountName,
-		CloneAccountName:       d.CloneAccountName,
-		AccountMember:          d.AccountMember,
-		SecretMember:           d.SecretMember,
-		GracePeriod:            d.GracePeriod,
-		GraceLimit:             d.GraceLimit,
-		LoginEndpoints:         d.LoginEndpoints,
-		LoginDatabase:          d.LoginDatabase,
-		LoginRole:              d.LoginRole,
-		LoginCertificateSecret: d.LoginCertificateSecret,
-		Consents:               d.Consents,
-	}
-}
-
 // others compares what the check has said of each other strategy with what comes of it.
 func (f *performance) others() {
 	f.t.Helper()
@@ -124,8 +100,7 @@ func (f *performance) others() {
 		if f.t.Failed() || s.Strategy == string(f.strategy) {
 			continue
 		}
-		in := f.settings()
-		in.Strategy, in.GracePeriod, in.GraceLimit = s.Strategy, "1h", "1h"
+		in := kms.ConfigureRotationRequest{SecretName: f.secret, Strategy: s.Strategy, GracePeriod: "1h", GraceLimit: "1h"}
 		if s.Strategy == string(target.Single) {
 			in.GracePeriod, in.GraceLimit = "0s", "0s"
 		}

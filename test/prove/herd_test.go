@@ -83,7 +83,7 @@ func TestHerd(t *testing.T) {
 				})
 				if err == nil {
 					_, err = c.ConfigureRotation(ctx, &kms.ConfigureRotationRequest{
-						SecretName: name, TargetName: "herd", GracePeriod: "0s", EnableAutomaticRotation: true, RotationInterval: "23h",
+						SecretName: name, TargetName: "herd", GracePeriod: "0s", RotationInterval: "23h",
 					})
 				}
 				if err != nil {

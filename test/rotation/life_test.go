@@ -380,7 +380,7 @@ func TestImportChangesNothing(t *testing.T) {
 		s := x.run(t, dir)
 		before := x.stored(t, "app")
 		r := until(t, s, "app", "idle")
-		in := &kms.ConfigureRotationRequest{SecretName: "app", EnableAutomaticRotation: true, RotationInterval: "7d"}
+		in := &kms.ConfigureRotationRequest{SecretName: "app", RotationInterval: "7d"}
 		if x.strategy == "overlap" {
 			in.TargetName = r.TargetName
 		}

@@ -1,0 +1,213 @@
+package api
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// rotationSetting is a setting of ConfigureRotation that is kept unless a call names it.
+type rotationSetting struct {
+	// param is its parameter, and its name in Reset.
+	param string
+	// text returns its value as a caller may give it; empty means the default.
+	text func(s *secret.RotationSettings) string
+	copy func(to, from *secret.RotationSettings)
+	// ofTarget are settings that mean something at one target only. Another target drops them.
+	ofTarget bool
+}
+
+func textSetting(param string, ofTarget bool, field func(s *secret.RotationSettings) *string) rotationSetting {
+	return rotationSetting{
+		param:    param,
+		text:     func(s *secret.RotationSettings) string { return *field(s) },
+		copy:     func(to, from *secret.RotationSettings) { *field(to) = *field(from) },
+		ofTarget: ofTarget,
+	}
+}
+
+func graceSetting(param string, field func(s *secret.RotationSettings) **time.Duration) rotationSetting {
+	return rotationSetting{
+		param: param,
+		text: func(s *secret.RotationSettings) string {
+			if d := *field(s); d != nil {
+				return formatDuration(*d)
+			}
+			return ""
+		},
+		copy: func(to, from *secret.RotationSettings) { *field(to) = *field(from) },
+	}
+}
+
+const (
+	paramCron    = "Cron"
+	paramConsent = "Consent"
+)
+
+var rotationSettings = []rotationSetting{
+	{
+		param:    "Strategy",
+		text:     func(s *secret.RotationSettings) string { return string(s.Strategy) },
+		copy:     func(to, from *secret.RotationSettings) { to.Strategy = from.Strategy },
+		ofTarget: true,
+	},
+	textSetting("AccountName", true, func(s *secret.RotationSettings) *string { return &s.Account }),
+	textSetting("CloneAccountName", true, func(s *secret.RotationSettings) *string { return &s.CloneAccount }),
+	textSetting("AccountMember", false, func(s *secret.RotationSettings) *string { return &s.AccountMember }),
+	textSetting("SecretMember", false, func(s *secret.RotationSettings) *string { return &s.SecretMember }),
+	textSetting(paramCron, false, func(s *secret.RotationSettings) *string { return &s.Schedule.Cron }),
+	textSetting("TimeZone", false, func(s *secret.RotationSettings) *string { return &s.Schedule.Zone }),
+	{
+		param: "Window",
+		text:  func(s *secret.RotationSettings) string { return s.Schedule.Window.String() },
+		copy:  func(to, from *secret.RotationSettings) { to.Schedule.Window = from.Schedule.Window },
+	},
+	{
+		param: "Blackouts",
+		text:  func(s *secret.RotationSettings) string { return rotation.FormatBlackouts(s.Schedule.Blackouts) },
+		copy:  func(to, from *secret.RotationSettings) { to.Schedule.Blackouts = from.Schedule.Blackouts },
+	},
+	graceSetting("GracePeriod", func(s *secret.RotationSettings) **time.Duration { return &s.Grace }),
+	graceSetting("GraceLimit", func(s *secret.RotationSettings) **time.Duration { return &s.GraceLimit }),
+	textSetting("Group", false, func(s *secret.RotationSettings) *string { return &s.Group }),
+	{
+		param: "GroupGap",
+		text: func(s *secret.RotationSettings) string {
+			if s.Gap == 0 {
+				return ""
+			}
+			return formatDuration(s.Gap)
+		},
+		copy: func(to, from *secret.RotationSettings) { to.Gap = from.Gap },
+	},
+	{
+		param:    "LoginEndpoint",
+		text:     func(s *secret.RotationSettings) string { return strings.Join(s.Login.Endpoints, ", ") },
+		copy:     func(to, from *secret.RotationSettings) { to.Login.Endpoints = from.Login.Endpoints },
+		ofTarget: true,
+	},
+	textSetting("LoginDatabase", true, func(s *secret.RotationSettings) *string { return &s.Login.Database }),
+	textSetting("LoginRole", true, func(s *secret.RotationSettings) *string { return &s.Login.Role }),
+	textSetting("LoginCertificateSecret", true, func(s *secret.RotationSettings) *string { return &s.Login.CertificateSecret }),
+	{
+		param: paramConsent,
+		text:  func(s *secret.RotationSettings) string { return strings.Join(s.Consents, ", ") },
+		// Consents add up: agreeing to one more finding withdraws none.
+		copy:     func(to, from *secret.RotationSettings) { to.Consents = union(to.Consents, from.Consents) },
+		ofTarget: true,
+	},
+}
+
+func union(a, b []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
+}
+
+// configuredSettings returns the settings of a secret after a call: those that it names, the kept
+// ones, and the defaults of those that it resets.
+func (c *Call) configuredSettings(
+	s secret.Secret, in *kms.ConfigureRotationRequest,
+) (after secret.RotationSettings, err error) {
+	named, err := c.namedSettings(in)
+	if err != nil {
+		return after, err
+	}
+	for _, param := range in.Reset {
+		if !slices.ContainsFunc(rotationSettings, func(r rotationSetting) bool { return r.param == param }) {
+			return after, fault.Parameter("Reset.N", "%q is no setting; use %s.", param, settingNames())
+		}
+	}
+	before := s.Settings()
+	after.Target = before.Target
+	if named.Target != "" {
+		after.Target = named.Target
+	}
+	elsewhere := !s.Managed() && before.Target != after.Target
+	for _, r := range rotationSettings {
+		kept := !in.Replace && !slices.Contains(in.Reset, r.param) && !(elsewhere && r.ofTarget)
+		if r.param == paramCron && in.RotationInterval != "" {
+			kept = false // an interval replaces an expression
+		}
+		given := r.text(&named) != ""
+		if kept && (!given || r.param == paramConsent) {
+			r.copy(&after, &before)
+		}
+		if given {
+			r.copy(&after, &named)
+		}
+	}
+	if after.Group == "" && in.GroupGap == "" {
+		after.Gap = 0
+	}
+	if (after.Group == "") != (after.Gap == 0) {
+		return after, fault.Parameter("GroupGap", "Group and GroupGap go together.")
+	}
+	if in.Cron+in.TimeZone+in.Window+in.Blackouts == "" {
+		return after, nil // a schedule that is kept stays, also where the server asks for longer intervals now
+	}
+	return after, c.checkCron(after.Schedule)
+}
+
+func settingNames() string {
+	var names []string
+	for _, r := range rotationSettings {
+		names = append(names, r.param)
+	}
+	return strings.Join(names, ", ")
+}
+
+// scheduleAfter turns automatic rotation on or off. It goes on as it is if a call names no
+// schedule.
+func (c *Call) scheduleAfter(s secret.Secret, in *kms.ConfigureRotationRequest) (secret.Secret, error) {
+	enable := s.Rotation.Enabled && !in.Replace
+	switch {
+	case in.EnableAutomaticRotation != nil:
+		enable = *in.EnableAutomaticRotation
+	case in.RotationInterval != "" || in.Cron != "":
+		enable = true
+	}
+	switch {
+	case enable && s.Settings().Schedule.Cron != "":
+		s.Rotation.Enabled, s.Rotation.Interval = true, 0
+		return s, nil
+	case enable && in.RotationInterval == "" && s.Rotation.Enabled && s.Rotation.Interval > 0 && !in.Replace:
+		return s, nil
+	}
+	return s.SetRotation(enable, in.RotationInterval, c.Rotation.LeastInterval, c.At)
+}
+
+// settingChanges returns the settings that differ, in the order of the parameters.
+func settingChanges(before, after secret.Secret) []kms.RotationSettingChange {
+	var list []kms.RotationSettingChange
+	add := func(param, a, b string) {
+		if a != b {
+			list = append(list, kms.RotationSettingChange{Setting: param, Before: a, After: b})
+		}
+	}
+	a, b := before.Settings(), after.Settings()
+	add("TargetName", before.TargetName(), after.TargetName())
+	add("RotationInterval", intervalText(before), intervalText(after))
+	for _, r := range rotationSettings {
+		add(r.param, r.text(&a), r.text(&b))
+	}
+	add("EnableAutomaticRotation", automaticText(before), automaticText(after))
+	return list
+}
+
+func intervalText(s secret.Secret) string {
+	if s.Rotation.Interval == 0 {
+		return ""
+	}
+	return s.Rotation.IntervalText()
+}
+
+func automaticText(s secret.Secret) string {
+	if s.Rotation.Enabled {
+		return "true"
+	}
+	return "false"
+}
