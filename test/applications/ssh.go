@@ -81,6 +81,20 @@ func (c Config) ssh(v Value) (string, program, error) {
 	return host, p, nil
 }
 
+// offer signs with the algorithms of an RSA key in the order in which ssh prefers them: an sshd can
+// allow a user fewer of them than it names.
+func offer(key ssh.Signer) (ssh.AuthMethod, error) {
+	if signer, ok := key.(ssh.AlgorithmSigner); ok && key.PublicKey().Type() == ssh.KeyAlgoRSA {
+		var err error
+		key, err = ssh.NewSignerWithAlgorithms(signer, []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return ssh.PublicKeys(key), nil
+}
+
+// openSSH returns the end of a session.
 func openSSH(ctx context.Context, c Config, v Value) (func() error, error) {
 	auth := ssh.Password(v.AccountPassword)
 	if v.PrivateKey != "" {
@@ -88,7 +102,9 @@ func openSSH(ctx context.Context, c Config, v Value) (func() error, error) {
 		if err != nil {
 			return nil, errors.New("the value holds no key")
 		}
-		auth = ssh.PublicKeys(key)
+		if auth, err = offer(key); err != nil {
+			return nil, err
+		}
 	}
 	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(c.HostKey))
 	if err != nil {
