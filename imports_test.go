@@ -19,7 +19,7 @@ const module = "github.com/keyturn/keyturn/"
 // stands for the packages that no line names.
 var lines = [][]string{
 	{"sensitive", "internal/fault", "internal/deadline", "internal/ownfile", "internal/egress", "internal/settings"},
-	{"sign", "internal/credential", "internal/target", "internal/target/shacrypt"},
+	{"sign", "internal/credential", "internal/target", "internal/target/shacrypt", "internal/sshkey"},
 	{"internal/wire", "internal/target/plugin", "internal/target/rest", "internal/target/unixcrypt"},
 	{"internal/operation"},
 	{"kms"},

@@ -34,6 +34,7 @@ import (
 	"github.com/keyturn/keyturn/consumer"
 	"github.com/keyturn/keyturn/consumer/credential"
 	"github.com/keyturn/keyturn/consumer/internal/adapter"
+	"github.com/keyturn/keyturn/internal/sshkey"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -81,7 +82,7 @@ func signer(s *consumer.Secret, cred credential.Credential) (ssh.Signer, error) 
 		return nil, fmt.Errorf("sshauth: the private key in version %s of secret %q cannot be read",
 			s.VersionID, s.Name)
 	}
-	return key, nil
+	return sshkey.Strongest(key), nil
 }
 
 // method returns the method that logs in with a credential.

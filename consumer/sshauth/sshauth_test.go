@@ -2,7 +2,10 @@ package sshauth_test
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -341,4 +344,28 @@ func TestOpenSSH(t *testing.T) {
 	if rejected := c.Counters().Logins[consumer.LoginRejected]; rejected != 1 {
 		t.Errorf("%d rejections, want one", rejected)
 	}
+}
+
+// TestStrongestSignature verifies that an RSA key logs in at a host that takes one algorithm from the
+// account, although it names more.
+func TestStrongestSignature(t *testing.T) {
+	t.Parallel()
+	s := servers.StartSSH(t, "Match User *", "PubkeyAcceptedAlgorithms rsa-sha2-512")
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err1 := ssh.MarshalPrivateKey(key, "")
+	public, err2 := ssh.NewPublicKey(&key.PublicKey)
+	err3 := os.WriteFile(filepath.Join(s.Keys(), s.User), ssh.MarshalAuthorizedKey(public), 0o600)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	_, c := consumertest.New(t, "host", "v1", value("UserName", s.User, "PrivateKey", string(pem.EncodeToMemory(block))))
+	config := &ssh.ClientConfig{HostKeyCallback: ssh.FixedHostKey(s.HostKey)}
+	client, err := sshauth.Dial(t.Context(), c, "host", sshauth.Host{Addr: s.Addr(), Config: config}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = client.Close()
 }

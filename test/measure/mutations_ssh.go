@@ -116,10 +116,16 @@ var sshMutations = []mutation{
 	},
 	{
 		name: "an RSA key signs with an algorithm that the host may not take",
-		file: "internal/target/ssh/session.go",
-		old:  "ssh.PublicKeys(strongest(a.key))",
-		new:  "ssh.PublicKeys(a.key)",
+		file: "internal/sshkey/sshkey.go",
+		old:  "		ssh.KeyAlgoRSASHA512,\n",
 		pkg:  "internal/target/ssh",
+		test: "TestStrongestSignature",
+	},
+	{
+		name: "a consumer's RSA key signs with an algorithm that the host may not take",
+		file: "internal/sshkey/sshkey.go",
+		old:  "		ssh.KeyAlgoRSASHA512,\n",
+		pkg:  "consumer/sshauth",
 		test: "TestStrongestSignature",
 	},
 }

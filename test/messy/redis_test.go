@@ -120,11 +120,16 @@ func (s *redisScene) user(t *testing.T, name string, rules []string) {
 			args = append(args, rule)
 		}
 		server.Do(t, args...)
-		if usersOf(server) == server.Config {
-			server.Do(t, "CONFIG", "REWRITE")
-		} else {
-			server.Do(t, "ACL", "SAVE")
-		}
+		saveUsers(t, server)
+	}
+}
+
+func saveUsers(t *testing.T, server *servers.Redis) {
+	t.Helper()
+	if usersOf(server) == server.Config {
+		server.Do(t, "CONFIG", "REWRITE")
+	} else {
+		server.Do(t, "ACL", "SAVE")
 	}
 }
 
@@ -261,7 +266,10 @@ func (s *redisScene) spoil(t *testing.T, r *rand.Rand) {
 		at.Do(t, "ACL", "SETUSER", s.app, "resetpass", ">an-older-password-of-"+s.name)
 	case len(s.nodes) > 1 && s.trait(r, 25, "a node takes any password"):
 		at.Do(t, "ACL", "SETUSER", s.app, "nopass")
+	default:
+		return
 	}
+	saveUsers(t, at) // otherwise the rotation of another scene would save it at some time
 }
 
 // also adds what the administrator sees at each node, and whether the other team still logs in.

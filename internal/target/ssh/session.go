@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/internal/sshkey"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -129,7 +130,7 @@ func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	a.offered = true
 	switch {
 	case a.key != nil && offers("publickey"):
-		return ssh.PublicKeys(strongest(a.key)), nil
+		return ssh.PublicKeys(sshkey.Strongest(a.key)), nil
 	case a.key == nil && offers("password"):
 		return ssh.Password(a.c.Secret.Reveal()), nil
 	case a.key == nil && offers("keyboard-interactive"):
@@ -145,24 +146,6 @@ func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	}
 	a.obstacle = "the host takes no " + kind + " (but " + strings.Join(c.AllowedMethods, ", ") + ")"
 	return nil, nil
-}
-
-// strongest returns an RSA key that signs with SHA-512 where the host takes that, as OpenSSH does.
-// A host may take nothing else from some accounts, and one algorithm is tried.
-func strongest(key ssh.Signer) ssh.Signer {
-	signs, ok := key.(ssh.AlgorithmSigner)
-	if !ok || key.PublicKey().Type() != ssh.KeyAlgoRSA {
-		return key
-	}
-	ordered, err := ssh.NewSignerWithAlgorithms(signs, []string{
-		ssh.KeyAlgoRSASHA512,
-		ssh.KeyAlgoRSASHA256,
-		ssh.KeyAlgoRSA,
-	})
-	if err != nil {
-		return key
-	}
-	return ordered
 }
 
 // answer gives the password once. A host that asks more, such as for a new one, is not answered.
