@@ -3,6 +3,22 @@ package main
 // postgresqlMutations break the rules of PostgreSQL.
 var postgresqlMutations = []mutation{
 	{
+		name: "what reads session_user is looked for in one database",
+		file: "internal/target/postgresql/check_pair.go",
+		old:  "		for _, database := range more {\n			if !slices.Contains",
+		new:  "		for _, database := range more[:0] {\n			if !slices.Contains",
+		pkg:  "internal/target/postgresql",
+		test: "TestPostgreSQL",
+	},
+	{
+		name: "lines of pg_hba.conf are not known to compare no name",
+		file: "internal/target/postgresql/check_pair.go",
+		old:  "if err != nil || !compared {",
+		new:  "if err != nil || readable {",
+		pkg:  "internal/target/postgresql",
+		test: "TestCertificateNamesOneLogin",
+	},
+	{
 		name: "a clone that a secret rotates may be removed",
 		file: "internal/api/accounts.go",
 		old:  "	if !p.in.Undo {\n		return nil\n	}",
@@ -147,8 +163,8 @@ var postgresqlMutations = []mutation{
 	{
 		name: "a check does not see that PostgreSQL looks up session_user",
 		file: "internal/target/postgresql/check_pair.go",
-		old:  "err != nil || len(where) == 0 {",
-		new:  "err != nil || len(where) >= 0 {",
+		old:  "if len(where) == 0 {",
+		new:  "if len(where) >= 0 {",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},
@@ -384,8 +400,8 @@ var postgresqlMutations = []mutation{
 	{
 		name: "silence of a database hides what reads session_user",
 		file: "internal/target/postgresql/check_pair.go",
-		old:  "\tif err != nil {\n\t\t\treturn err\n\t\t}\n\t\tdefer other.close()",
-		new:  "\tif err != nil {\n\t\t\treturn nil\n\t\t}\n\t\tdefer other.close()",
+		old:  "\t\tif err != nil {\n\t\t\treturn err\n\t\t}\n\t\tfor _, what := range found {",
+		new:  "\t\tfor _, what := range found {",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},

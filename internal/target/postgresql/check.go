@@ -21,6 +21,8 @@ const (
 	consentSession = "session-user"
 	consentReset   = "role-reset"
 	consentPooler  = "pooler"
+
+	consentCertificate = "certificate-name"
 )
 
 // expirySoon is how long before its expiry an account is reported.

@@ -20,6 +20,9 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 		return err
 	}
 	k.withoutEffect(other, current.name, double)
+	if err := k.certified(ctx, current, other); err != nil {
+		return err
+	}
 	account, clone := current, other
 	if current.acts == other.name || current.stray == other.name {
 		account, clone = other, current
@@ -87,7 +90,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	if err := k.named(ctx, account, clone); err != nil {
 		return err
 	}
-	return k.session(ctx, clone.name)
+	return k.session(ctx, account, clone)
 }
 
 func (k *check) unequal(account, text, fix string) {
@@ -216,51 +219,139 @@ func asFailed(a *attempt, err error) error {
 	return nil
 }
 
-// session reports what asks for session_user in the database of the application, which differs
-// between the logins.
-func (k *check) session(ctx context.Context, clone string) error {
-	a := k.attempt
-	if database := k.t.database(); database != k.t.config.Database {
-		other, err := k.t.asAdminOf(ctx, k.what, database)
+// maxSessionDatabases bounds in how many databases a check looks for what asks for session_user.
+const maxSessionDatabases = 16
+
+// session reports what asks for session_user, which differs between the logins: in the database that
+// the application names, or, if it names none, in all that have something of the account.
+func (k *check) session(ctx context.Context, account, clone role) error {
+	databases := []string{k.t.database()}
+	if k.t.login.Database == "" {
+		more, err := k.usedDatabases(ctx, account.name, clone.name)
+		if err != nil {
+			return err
+		}
+		for _, database := range more {
+			if !slices.Contains(databases, database) {
+				databases = append(databases, database)
+			}
+		}
+	}
+	var where []string
+	for i, database := range databases {
+		if i == maxSessionDatabases {
+			k.sessionUnread(clone.name, fmt.Sprintf("The check looks into %d databases of the account, and it has %d", i, len(databases)),
+				"Set the database that the application opens (keyturn rotation configure --login-database).")
+			break
+		}
+		found, err := k.readsSession(ctx, database)
 		if isDenied(err) {
-			k.found(target.Finding{
-				Code:       "database-unread",
-				Verdict:    target.NeedsConsent,
-				Strategies: double,
-				Account:    clone,
-				Text: "The administrator cannot open database " + database +
-					", so its policies and functions that read session_user are not known.",
-				Fix: "Run GRANT CONNECT ON DATABASE " + quoteIdentifier(database) + " TO " +
-					quoteIdentifier(k.t.admin.Account) + ".",
-				Consent: consentSession,
-			})
-			return nil
+			k.sessionUnread(clone.name, "The administrator cannot open database "+database,
+				"Run GRANT CONNECT ON DATABASE "+quoteIdentifier(database)+" TO "+quoteIdentifier(k.t.admin.Account)+".")
+			continue
 		}
 		if err != nil {
 			return err
 		}
-		defer other.close()
-		if err := other.reading(ctx); err != nil {
-			return err
+		for _, what := range found {
+			if database != k.t.database() {
+				what += " of database " + database
+			}
+			where = append(where, what)
 		}
-		a = other
 	}
-	rows, err := a.conn.Query(ctx, readsSessionAt(k.able.release))
-	if err != nil {
-		return asFailed(a, err)
-	}
-	where, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(where) == 0 {
-		return asFailed(a, err)
+	if len(where) == 0 {
+		return nil
 	}
 	k.found(target.Finding{
 		Code:       consentSession,
 		Verdict:    target.NeedsConsent,
 		Strategies: double,
-		Account:    clone,
+		Account:    clone.name,
 		Text:       "session_user differs between the logins, and is read by " + strings.Join(where, ", ") + ".",
 		Fix:        "Use current_user there, which is the same for both.",
 		Consent:    consentSession,
+	})
+	return nil
+}
+
+// usedDatabases returns the databases with something that belongs to one of the logins, or to a role
+// of theirs, or that was granted to it.
+func (k *check) usedDatabases(ctx context.Context, account, clone string) ([]string, error) {
+	rows, err := k.conn.Query(ctx, `SELECT DISTINCT d.datname FROM pg_catalog.pg_shdepend s
+		JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.dbid
+		JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.refobjid
+		WHERE s.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.datallowconn
+			AND (pg_catalog.pg_has_role($1::pg_catalog.name, r.oid, 'MEMBER')
+				OR pg_catalog.pg_has_role($2::pg_catalog.name, r.oid, 'MEMBER'))
+		ORDER BY 1 LIMIT 1000`, account, clone)
+	if err != nil {
+		return nil, asFailed(k.attempt, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return list, asFailed(k.attempt, err)
+}
+
+func (k *check) sessionUnread(account, why, fix string) {
+	k.found(target.Finding{
+		Code:       "database-unread",
+		Verdict:    target.NeedsConsent,
+		Strategies: double,
+		Account:    account,
+		Text:       why + ", so its policies and functions that read session_user are not known.",
+		Fix:        fix,
+		Consent:    consentSession,
+	})
+}
+
+// readsSession returns what asks for session_user in a database.
+func (k *check) readsSession(ctx context.Context, database string) ([]string, error) {
+	a := k.attempt
+	if database != k.t.config.Database {
+		other, err := k.t.asAdminOf(ctx, k.what, database)
+		if err != nil {
+			return nil, err
+		}
+		defer other.close()
+		if err := other.reading(ctx); err != nil {
+			return nil, err
+		}
+		a = other
+	}
+	rows, err := a.conn.Query(ctx, readsSessionAt(k.able.release))
+	if err != nil {
+		return nil, asFailed(a, err)
+	}
+	where, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return where, asFailed(a, err)
+}
+
+// certified reports a client certificate that names one login: a line of pg_hba.conf that compares
+// the name refuses the other.
+func (k *check) certified(ctx context.Context, account, clone role) error {
+	if len(k.t.certificates) == 0 || k.t.certificates[0].Leaf.Subject.CommonName != account.name {
+		return nil
+	}
+	readable, compared := false, true
+	err := k.conn.QueryRow(ctx, `SELECT pg_catalog.has_table_privilege('pg_catalog.pg_hba_file_rules', 'SELECT')
+		AND pg_catalog.has_function_privilege('pg_catalog.pg_hba_file_rules()', 'EXECUTE')`).Scan(&readable)
+	if err == nil && readable {
+		err = k.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_hba_file_rules
+			WHERE auth_method OPERATOR(pg_catalog.=) 'cert'
+				OR 'clientcert=verify-full' OPERATOR(pg_catalog.=) ANY (options))`).Scan(&compared)
+	}
+	if err != nil || !compared {
+		return asFailed(k.attempt, err)
+	}
+	k.found(target.Finding{
+		Code:       consentCertificate,
+		Verdict:    target.NeedsConsent,
+		Strategies: double,
+		Account:    clone.name,
+		Text: fmt.Sprintf("The client certificate of the application names %s. A line of pg_hba.conf that compares the name "+
+			"(clientcert=verify-full, cert) refuses %s with it.", account.name, clone.name),
+		Fix:     "Use clientcert=verify-ca for these logins, or --strategy single.",
+		Consent: consentCertificate,
 	})
 	return nil
 }

@@ -214,6 +214,18 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 		}
 		c.exec(t, tc[1])
 	}
+	// What reads session_user may be in any database in which the application has something.
+	c.exec(t, "CREATE DATABASE elsewhere")
+	targettest.Must(t, c.Exec(t.Context(), "elsewhere", "CREATE TABLE owned (who text); ALTER TABLE owned OWNER TO pair; "+
+		"ALTER TABLE owned ALTER who SET DEFAULT session_user"))
+	if got, text := findings(t, tt, ask); got != "session-user needs-consent" || !strings.Contains(text, "a column of public.owned of database elsewhere") {
+		t.Errorf("another database: %s: %s", got, text)
+	}
+	named := c.openAs(t, c.role(t, "names", "LOGIN SUPERUSER"), target.Login{Database: "postgres"})
+	if got, text := findings(t, named, ask); got != "" {
+		t.Errorf("a database that the application does not open: %s: %s", got, text)
+	}
+	targettest.Must(t, c.Exec(t.Context(), "elsewhere", "DROP TABLE owned"))
 	ask.Partner = "no such role"
 	if got, _ := findings(t, tt, ask); got != "no-such-account impossible" {
 		t.Errorf("a partner that does not exist: %s", got)
@@ -398,13 +410,13 @@ func testLogin(t *testing.T, c *cluster, reader, _ target.Credential) {
 }
 
 // clientCertificate returns a certificate that is its own authority, and both with its key.
-func clientCertificate(t *testing.T) (ca []byte, both string) {
+func clientCertificate(t *testing.T, name string) (ca []byte, both string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	targettest.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "an application"},
+		Subject:               pkix.Name{CommonName: name},
 		NotAfter:              time.Now().Add(time.Hour),
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		IsCA:                  true,
@@ -421,7 +433,7 @@ func clientCertificate(t *testing.T) (ca []byte, both string) {
 // TestClientCertificate verifies logins that need a certificate besides the password.
 func TestClientCertificate(t *testing.T) {
 	t.Parallel()
-	ca, both := clientCertificate(t)
+	ca, both := clientCertificate(t, "an application")
 	c := startClusterWith(t, true, sandbox.PostgresConfig{ClientCA: ca})
 	reader := c.reader(t, "reader")
 	who := c.role(t, "certified", "LOGIN")
@@ -435,4 +447,39 @@ func TestClientCertificate(t *testing.T) {
 	wrong.Secret = reader.Secret
 	targettest.Expect(t, verify(with, wrong), target.Rejected, "(28P01)")
 	targettest.Must(t, verify(with, c.account(t)))
+}
+
+// TestCertificateNamesOneLogin verifies that a check finds a client certificate with which the server
+// lets in one of two logins alone, and asks for consent where the administrator cannot read
+// pg_hba.conf.
+func TestCertificateNamesOneLogin(t *testing.T) {
+	t.Parallel()
+	ca, both := clientCertificate(t, "application")
+	c := startClusterWith(t, true, sandbox.PostgresConfig{ClientCA: ca})
+	who := c.role(t, "application", "LOGIN")
+	c.role(t, "application_clone", "LOGIN IN ROLE application")
+	c.exec(t, "ALTER ROLE application_clone SET role = 'application'")
+	with := target.Login{CertificateSecret: "certificate", Certificate: targettest.Value(both)}
+	ask := target.CheckRequest{Current: who, Partner: "application_clone"}
+	super := c.role(t, "hba_reader", "LOGIN SUPERUSER")
+	for what, tc := range map[string]struct {
+		admin target.Credential
+		login target.Login
+		want  string
+	}{
+		"no line compares the name":                       {super, with, ""},
+		"pg_hba.conf that cannot be read":                 {c.reader(t, "reader"), with, "certificate-name needs-consent"},
+		"pg_hba.conf that cannot be read, no certificate": {c.reader(t, "another"), target.Login{}, ""},
+	} {
+		if got, text := findings(t, c.openAs(t, tc.admin, tc.login), ask); got != tc.want {
+			t.Errorf("%s: %s: %s; want %s", what, got, text, tc.want)
+		}
+	}
+	c.exec(t, "CREATE TABLE line (text text); INSERT INTO line VALUES "+
+		"('hostssl all all 127.0.0.2/32 scram-sha-256 clientcert=verify-full'), ('host all all 127.0.0.1/32 scram-sha-256'), "+
+		"('local all all trust')")
+	c.exec(t, "COPY line TO '"+filepath.Join(c.Data(), "pg_hba.conf")+"'")
+	if got, text := findings(t, c.openAs(t, super, with), ask); got != "certificate-name needs-consent" {
+		t.Errorf("a line that compares the name: %s: %s", got, text)
+	}
 }
