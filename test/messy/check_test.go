@@ -118,7 +118,7 @@ func (f *performance) others() {
 			continue // the type of the secret decides
 		}
 		f.strategy = target.Strategy(s.Strategy)
-		if f.said.Verdict != s.Verdict {
+		if f.said.Verdict != s.Verdict && f.said.Verdict != kms.VerdictUnknown {
 			f.fails(f.t, "check_said_safe_and_was_not", "strategy %s: the check said %s before, and %s now", s.Strategy,
 				s.Verdict, f.said.Verdict)
 			return

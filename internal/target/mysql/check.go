@@ -115,7 +115,7 @@ func (c *checker) check(ctx context.Context) error {
 	if c.partner == "" || len(members) == 0 {
 		return nil
 	}
-	return c.double(ctx, members)
+	return c.double(ctx, all, members)
 }
 
 // accounts reports which accounts of the name a rotation changes, and returns them.

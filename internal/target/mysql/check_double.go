@@ -12,8 +12,9 @@ import (
 )
 
 // double compares the partner with the account in use: an application that changes from one to the
-// other must notice nothing.
-func (c *checker) double(ctx context.Context, members []account) error {
+// other must notice nothing. own are all accounts of the name in use, members those that its
+// credential opens.
+func (c *checker) double(ctx context.Context, own, members []account) error {
 	all, err := c.t.accounts(ctx, c.conn, c.partner)
 	if err != nil {
 		return err
@@ -42,6 +43,14 @@ func (c *checker) double(ctx context.Context, members []account) error {
 		c.ask(otherHosts, names, names+" exist at different hosts: "+whoAll(c.current.Account, members)+"; "+
 			whoAll(c.partner, partners)+". An application may be refused after a rotation.",
 			"Create both at the same hosts.", target.Double)
+	}
+	isMember := func(a account) bool {
+		return slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
+	}
+	if others := slices.DeleteFunc(c.t.within(own), isMember); len(others) > 0 {
+		c.ask(otherHosts, names, "A later rotation, once "+quote(c.partner)+" is in use, also replaces the password of "+
+			whoAll(c.current.Account, others)+", which another password opens now.",
+			"Leave the host out of account_host.", target.Double)
 	}
 	if err := c.definers(ctx, members, partners); err != nil {
 		return err

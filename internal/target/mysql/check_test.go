@@ -93,6 +93,15 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	if _, ok := findings(t, tt, pair)["different-hosts needs-consent double"]; !ok {
 		t.Error("accounts at different hosts pass for equal")
 	}
+	// A host of another application is left as it is now, and is changed when the names change back.
+	one, further := f.account(t, "check-shared"), f.account(t, "check-shared-2")
+	f.exec(t, "CREATE USER "+quote(one.Account)+"@'127.0.0.2' IDENTIFIED BY 'of-another-application'")
+	shared := target.CheckRequest{Current: one, Partner: further.Account}
+	if later := findings(t, tt, shared)["different-hosts needs-consent double"]; !strings.Contains(later.Text,
+		"also replaces the password of 'check-shared'@'127.0.0.2'") {
+		t.Errorf("a host of another application: %+v", later)
+	}
+	reports(t, open(t, `"account_host":"%"`), shared, "accounts-left note")
 	checkScopes(t, f, tt)
 	pair.Partner = "check-none"
 	if _, ok := findings(t, tt, pair)["no-partner impossible double"]; !ok {
