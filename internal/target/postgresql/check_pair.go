@@ -227,7 +227,7 @@ const maxSessionDatabases = 16
 func (k *check) session(ctx context.Context, account, clone role) error {
 	databases := []string{k.t.database()}
 	if k.t.login.Database == "" {
-		more, err := k.usedDatabases(ctx, account.name, clone.name)
+		more, err := k.usedDatabases(ctx, account.name, clone.name, account.acts)
 		if err != nil {
 			return err
 		}
@@ -275,16 +275,15 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 	return nil
 }
 
-// usedDatabases returns the databases with something that belongs to one of the logins, or to a role
-// of theirs, or that was granted to it.
-func (k *check) usedDatabases(ctx context.Context, account, clone string) ([]string, error) {
+// usedDatabases returns the databases with something that belongs to one of the roles, or that was
+// granted to it. Those of groups are left out: a group may have something in every database.
+func (k *check) usedDatabases(ctx context.Context, roles ...string) ([]string, error) {
 	rows, err := k.conn.Query(ctx, `SELECT DISTINCT d.datname FROM pg_catalog.pg_shdepend s
 		JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.dbid
 		JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.refobjid
 		WHERE s.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.datallowconn
-			AND (pg_catalog.pg_has_role($1::pg_catalog.name, r.oid, 'MEMBER')
-				OR pg_catalog.pg_has_role($2::pg_catalog.name, r.oid, 'MEMBER'))
-		ORDER BY 1 LIMIT 1000`, account, clone)
+			AND r.rolname OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.name[])
+		ORDER BY 1 LIMIT 1000`, roles)
 	if err != nil {
 		return nil, asFailed(k.attempt, err)
 	}
