@@ -232,7 +232,9 @@ type DescribeRotationResponse struct {
 	CheckTime      time.Time         `kms:"CheckTime,omitempty"`
 	CheckUnchecked string            `kms:"CheckUnchecked,omitempty"`
 	CheckFindings  []RotationFinding `kms:"CheckFindings,list=Finding,omitempty"`
-	Paused         bool              `kms:"Paused"`
+	// Paused says that no new rotation begins, and Pauses why: of this secret, at its target, of all.
+	Paused bool            `kms:"Paused"`
+	Pauses []RotationPause `kms:"Pauses,list=Pause,omitempty"`
 	// Reason says what is wrong, and Advice what to do about it.
 	Reason string `kms:"Reason,omitempty"`
 	Advice string `kms:"Advice,omitempty"`
@@ -320,26 +322,47 @@ type ListRotationsRequest struct {
 
 // ListedRotation is one row of ListRotations.
 type ListedRotation struct {
-	SecretName       string    `kms:"SecretName"`
-	State            string    `kms:"State"`
-	RotationID       string    `kms:"RotationId,omitempty"`
-	Trigger          string    `kms:"Trigger,omitempty"`
-	TargetName       string    `kms:"TargetName,omitempty"`
-	Paused           bool      `kms:"Paused"`
-	StartTime        time.Time `kms:"StartTime,omitempty"`
-	PromoteTime      time.Time `kms:"PromoteTime,omitempty"`
-	NextAttemptTime  time.Time `kms:"NextAttemptTime,omitempty"`
-	NextRotationDate time.Time `kms:"NextRotationDate,omitempty"`
-	CredentialState  string    `kms:"CredentialState"`
-	Reason           string    `kms:"Reason,omitempty"`
+	SecretName string `kms:"SecretName"`
+	State      string `kms:"State"`
+	RotationID string `kms:"RotationId,omitempty"`
+	Trigger    string `kms:"Trigger,omitempty"`
+	TargetName string `kms:"TargetName,omitempty"`
+	// Paused and Pauses are as in [DescribeRotationResponse].
+	Paused           bool            `kms:"Paused"`
+	Pauses           []RotationPause `kms:"Pauses,list=Pause,omitempty"`
+	StartTime        time.Time       `kms:"StartTime,omitempty"`
+	PromoteTime      time.Time       `kms:"PromoteTime,omitempty"`
+	NextAttemptTime  time.Time       `kms:"NextAttemptTime,omitempty"`
+	NextRotationDate time.Time       `kms:"NextRotationDate,omitempty"`
+	CredentialState  string          `kms:"CredentialState"`
+	Reason           string          `kms:"Reason,omitempty"`
 }
 
 // ListRotationsResponse is a page of rotations.
 type ListRotationsResponse struct {
 	Rotations []ListedRotation `kms:"Rotations,list=Rotation"`
+	// Pauses has the pause of all rotations; it is empty if there is none.
+	Pauses []RotationPause `kms:"Pauses,list=Pause,omitempty"`
 	// NextToken is empty on the last page.
 	NextToken string `kms:"NextToken"`
 	RequestID string `kms:"RequestId"`
+}
+
+// The scopes of a pause.
+const (
+	PausedSecret = "secret"
+	PausedTarget = "target"
+	PausedAll    = "all"
+)
+
+// RotationPause is a pause that holds.
+type RotationPause struct {
+	// Scope is secret, target or all.
+	Scope string `kms:"Scope"`
+	// PauseTime is since when, and Principal the ARN of who asked for it. A release before these
+	// members did not store them.
+	PauseTime time.Time `kms:"PauseTime,omitempty"`
+	Principal string    `kms:"Principal,omitempty"`
 }
 
 // PauseRotationRequest pauses new rotations, or resumes them: of one secret, of one target, or,

@@ -60,13 +60,16 @@ type DescribeTargetResponse struct {
 	TargetName string `kms:"TargetName"`
 	// TargetID identifies this registration: a target that is registered again under the same name
 	// has another one. It is empty for a target that a release before IDs registered.
-	TargetID        string   `kms:"TargetId,omitempty"`
-	Kind            string   `kms:"Kind"`
-	Config          string   `kms:"Config,json"`
-	AdminSecretName string   `kms:"AdminSecretName,omitempty"`
-	Description     string   `kms:"Description"`
-	Paused          bool     `kms:"Paused"`
-	Strategies      []string `kms:"Strategies,list=Strategy"`
+	TargetID        string `kms:"TargetId,omitempty"`
+	Kind            string `kms:"Kind"`
+	Config          string `kms:"Config,json"`
+	AdminSecretName string `kms:"AdminSecretName,omitempty"`
+	Description     string `kms:"Description"`
+	// Paused says that no new rotation begins at the target, and Pauses why: a pause of the target, or
+	// of all.
+	Paused     bool            `kms:"Paused"`
+	Pauses     []RotationPause `kms:"Pauses,list=Pause,omitempty"`
+	Strategies []string        `kms:"Strategies,list=Strategy"`
 	// Accounts is the account policy; empty means every ordinary account.
 	Accounts   []string  `kms:"Accounts,list=Account"`
 	CreateTime time.Time `kms:"CreateTime"`
@@ -84,12 +87,14 @@ type ListTargetsRequest struct {
 
 // ListedTarget is one row of ListTargets.
 type ListedTarget struct {
-	TargetName      string    `kms:"TargetName"`
-	Kind            string    `kms:"Kind"`
-	AdminSecretName string    `kms:"AdminSecretName,omitempty"`
-	Description     string    `kms:"Description"`
-	Paused          bool      `kms:"Paused"`
-	UpdateTime      time.Time `kms:"UpdateTime"`
+	TargetName      string `kms:"TargetName"`
+	Kind            string `kms:"Kind"`
+	AdminSecretName string `kms:"AdminSecretName,omitempty"`
+	Description     string `kms:"Description"`
+	// Paused and Pauses are as in [DescribeTargetResponse].
+	Paused     bool            `kms:"Paused"`
+	Pauses     []RotationPause `kms:"Pauses,list=Pause,omitempty"`
+	UpdateTime time.Time       `kms:"UpdateTime"`
 }
 
 // ListTargetsResponse is a page of targets.

@@ -349,7 +349,11 @@ func (p *preparation) setPaused(tx *store.Tx, paused bool) error {
 	if err != nil {
 		return err
 	}
-	r.Paused = paused
+	var pause *rotation.Pause
+	if paused {
+		pause = &rotation.Pause{Since: p.At, By: p.Principal.ARN()}
+	}
+	r = r.WithPause(pause)
 	return tx.PutRotation(&r)
 }
 

@@ -207,7 +207,7 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 	case t.Paused:
 		return fault.New(fault.InUse, "Rotations at target %q are paused; keyturn target resume %s resumes them.",
 			t.Name, t.Name)
-	case all:
+	case all.Paused:
 		return fault.New(fault.InUse, "All rotations are paused; keyturn rotation resume --all resumes them.")
 	}
 	return nil

@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -28,6 +29,14 @@ func describeRotation(
 	out := describeRecord(r, c.At)
 	out.SecretName, out.RepairActions = s.Name, repairActions(s, r)
 	describeSettings(s, c.At, out)
+	all, err := allPauses(c.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	if out.Pauses, err = c.pausesOf(all, r); err != nil {
+		return nil, err
+	}
+	out.Paused = len(out.Pauses) > 0
 	if r.Check != nil {
 		out.CheckTime, out.CheckUnchecked = r.Check.At, r.Check.Unchecked
 		out.CheckFindings = shownFindings(r.Check.Findings, s.Settings().Consents)
@@ -55,10 +64,9 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		PromoteTime:        r.PromotedAt,
 		GraceUntil:         r.GraceUntil,
 		EndTime:            r.EndedAt,
-		Paused:             r.Paused,
 		Reason:             r.Why(),
 		Advice:             r.Advice(),
-		CredentialState:    credentialState(r.Health),
+		CredentialState:    r.Health.State(),
 		ProbeTime:          r.Health.ProbedAt,
 		NextAttemptTime:    nextAttempt(r, now),
 		Outcome:            r.State.Outcome(),
@@ -161,16 +169,6 @@ func (c *Call) waitingFor(ctx context.Context, r rotation.Record, out *kms.Descr
 	return err
 }
 
-func credentialState(h rotation.Health) string {
-	switch {
-	case h.ProbedAt.IsZero():
-		return "unknown"
-	case h.Live:
-		return "live"
-	}
-	return "dead"
-}
-
 func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsResponse, error) {
 	p, err := newPage[kms.ListedRotation]("NextToken", in.NextToken, in.MaxResults)
 	if err != nil {
@@ -183,11 +181,21 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 	if err != nil {
 		return nil, err
 	}
+	all, err := allPauses(c.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
 	err = c.Snapshot.Rotations(c.Account(), "", nextName(p.after), func(r rotation.Record) bool {
 		if withheld[r.Secret] ||
 			in.State != "" && string(r.State) != in.State ||
 			in.TargetName != "" && r.Target != in.TargetName {
 			return true
+		}
+		pauses, err := c.pausesOf(all, r)
+		if err != nil {
+			failed = err
+			return false
 		}
 		return p.add(r.Secret, kms.ListedRotation{
 			SecretName:       r.Secret,
@@ -195,14 +203,15 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			RotationID:       r.ID,
 			Trigger:          string(r.Trigger),
 			TargetName:       r.Target,
-			Paused:           r.Paused,
+			Paused:           len(pauses) > 0,
+			Pauses:           pauses,
 			StartTime:        r.StartedAt,
 			PromoteTime:      r.PromotedAt,
 			NextRotationDate: r.Due,
 			NextAttemptTime:  nextAttempt(r, c.At),
-			CredentialState:  credentialState(r.Health),
+			CredentialState:  r.Health.State(),
 			Reason:           r.Why(),
 		})
 	})
-	return &kms.ListRotationsResponse{Rotations: p.rows, NextToken: p.marker()}, err
+	return &kms.ListRotationsResponse{Rotations: p.rows, Pauses: all, NextToken: p.marker()}, errors.Join(err, failed)
 }

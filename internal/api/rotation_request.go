@@ -98,14 +98,15 @@ func pausing(c *Call, in *kms.PauseRotationRequest, _ []resource) ([]resource, e
 }
 
 func pauseRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
-	return &kms.EmptyResponse{}, c.pause(ctx, in, true)
+	return &kms.EmptyResponse{}, c.pause(ctx, in, &rotation.Pause{Since: c.At, By: c.Principal.ARN()})
 }
 
 func resumeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
-	return &kms.EmptyResponse{}, c.pause(ctx, in, false)
+	return &kms.EmptyResponse{}, c.pause(ctx, in, nil)
 }
 
-func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, paused bool) error {
+// pause pauses new rotations; with no pause it resumes them.
+func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, p *rotation.Pause) error {
 	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		switch {
 		case in.SecretName != "":
@@ -113,17 +114,18 @@ func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, paused b
 			if err != nil {
 				return err
 			}
-			r.Paused = paused
-			_, err = c.planWith(tx, s, r)
+			_, err = c.planWith(tx, s, r.WithPause(p))
 			return err
 		case in.TargetName != "":
 			t, err := c.existingTarget(tx, in.TargetName)
 			if err != nil {
 				return err
 			}
-			t.Paused = paused
+			if p == nil || !t.Paused { // a pause that is repeated stays what it is
+				t.Paused, t.Pause = p != nil, p
+			}
 			return tx.PutTarget(t)
 		}
-		return tx.PauseAll(paused)
+		return tx.PauseAll(p)
 	})
 }

@@ -123,6 +123,11 @@ func describeTarget(c *Call, in *kms.TargetNameRequest) (*kms.DescribeTargetResp
 	if err != nil {
 		return nil, err
 	}
+	all, err := allPauses(c.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	pauses := pausesAt(all, t)
 	out := &kms.DescribeTargetResponse{
 		ARN:             c.targetResource(t.Name).arn,
 		TargetName:      t.Name,
@@ -131,7 +136,8 @@ func describeTarget(c *Call, in *kms.TargetNameRequest) (*kms.DescribeTargetResp
 		Config:          string(t.Config),
 		AdminSecretName: t.AdminSecret,
 		Description:     t.Description,
-		Paused:          t.Paused,
+		Paused:          len(pauses) > 0,
+		Pauses:          pauses,
 		CreateTime:      t.CreatedAt,
 		UpdateTime:      t.UpdatedAt,
 		Strategies:      []string{},
@@ -148,13 +154,19 @@ func listTargets(c *Call, in *kms.ListTargetsRequest) (*kms.ListTargetsResponse,
 	if err != nil {
 		return nil, err
 	}
+	all, err := allPauses(c.Snapshot)
+	if err != nil {
+		return nil, err
+	}
 	err = c.Snapshot.Targets(c.Account(), nextName(p.after), func(t store.Target) bool {
+		pauses := pausesAt(all, t)
 		return p.add(t.Name, kms.ListedTarget{
 			TargetName:      t.Name,
 			Kind:            t.Kind,
 			AdminSecretName: t.AdminSecret,
 			Description:     t.Description,
-			Paused:          t.Paused,
+			Paused:          len(pauses) > 0,
+			Pauses:          pauses,
 			UpdateTime:      t.UpdatedAt,
 		})
 	})

@@ -47,7 +47,8 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 		return nil, false, err
 	}
 	t.Registered = t.exists && t.Secret.BoundTo(t.Target.ID)
-	t.AllPaused, err = t.tx.AllPaused()
+	all, err := t.tx.AllPaused()
+	t.AllPaused = all.Paused
 	return t, true, err
 }
 

@@ -43,12 +43,16 @@ func (c *rotationList) Run(e *env) error {
 			return err
 		}
 		all.Rotations, all.RequestID = append(all.Rotations, page.Rotations...), page.RequestID
+		all.Pauses = page.Pauses
 		if in.NextToken = page.NextToken; in.NextToken == "" {
 			break
 		}
 	}
 	if e.json() {
 		return printResponse(e.stdout, all)
+	}
+	if err := printAllPaused(e.stdout, all.Pauses); err != nil {
+		return err
 	}
 	t := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "NEXT DUE", "REASON")
 	for _, r := range all.Rotations {

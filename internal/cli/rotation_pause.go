@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"fmt"
+	"io"
+
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -66,6 +69,41 @@ func (c *rotationProbe) Run(e *env) error {
 		return err
 	}
 	return e.done(out, "The targets are asked, some a second; keyturn rotation list shows what they say.")
+}
+
+// pauseText says since when a pause holds and who asked for it.
+func pauseText(p kms.RotationPause) string {
+	text := ""
+	if !p.PauseTime.IsZero() {
+		text = " since " + when(p.PauseTime)
+	}
+	if p.Principal != "" {
+		text += " by " + p.Principal
+	}
+	return text
+}
+
+// pauseLine says what a pause keeps from beginning, and the command that ends it.
+func pauseLine(p kms.RotationPause, secret, target string) string {
+	what, resume := "all rotations are paused", "keyturn rotation resume --all"
+	switch p.Scope {
+	case kms.PausedSecret:
+		what, resume = "rotations of "+secret+" are paused", "keyturn rotation resume "+shellWord(secret)
+	case kms.PausedTarget:
+		what, resume = "rotations at target "+target+" are paused", "keyturn target resume "+shellWord(target)
+	}
+	return what + pauseText(p) + "; " + resume + " ends it"
+}
+
+// printAllPaused prints a line if all rotations are paused.
+func printAllPaused(w io.Writer, list []kms.RotationPause) error {
+	for _, p := range list {
+		if p.Scope == kms.PausedAll {
+			_, err := fmt.Fprintf(w, "PAUSED: %s.\n", escaped(pauseLine(p, "", ""), ""))
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {

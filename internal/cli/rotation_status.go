@@ -110,8 +110,8 @@ func addSettings(add func(name, value string), r *kms.DescribeRotationResponse) 
 	add("next due", when(r.NextRotationDate))
 	add("checked", when(r.CheckTime))
 	add("not checked", r.CheckUnchecked)
-	if r.Paused {
-		add("paused", "yes; keyturn rotation resume "+r.SecretName+" ends it")
+	for _, p := range r.Pauses {
+		add("paused", pauseLine(p, r.SecretName, r.TargetName))
 	}
 }
 

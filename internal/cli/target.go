@@ -90,7 +90,12 @@ func (c *targetList) Run(e *env) error {
 		return printResponse(e.stdout, all)
 	}
 	t := newTable("NAME", "KIND", "STATE", "ADMINISTRATOR", "DESCRIPTION")
-	for _, g := range all.Targets {
+	for i, g := range all.Targets {
+		if i == 0 {
+			if err := printAllPaused(e.stdout, g.Pauses); err != nil {
+				return err
+			}
+		}
 		t.row(g.TargetName, g.Kind, pausedWord(g.Paused), g.AdminSecretName, g.Description)
 	}
 	return t.write(e.stdout)

@@ -54,6 +54,7 @@ var outlives = map[string]bool{
 	"Waiting":       false,
 	"Due":           true,
 	"Paused":        true,
+	"Pause":         true,
 	"Overdue":       true,
 	"Then":          false,
 	"Health":        true,

@@ -144,8 +144,10 @@ type Record struct {
 
 	// Due is when the next automatic rotation is due; zero means never.
 	Due time.Time `json:"due,omitzero"`
-	// Paused says that nothing new begins.
-	Paused bool `json:"paused,omitempty"`
+	// Paused says that nothing new begins, and Pause who asked for that; nil if a release before that
+	// member was asked, and for a pause by the engine.
+	Paused bool   `json:"paused,omitempty"`
+	Pause  *Pause `json:"pause,omitempty"`
 	// Overdue says that it was reported that a due rotation has not been made.
 	Overdue bool `json:"overdue,omitempty"`
 	// Then is an emergency rotation that waits for the end of this one.
@@ -174,6 +176,24 @@ type Health struct {
 	// Silent counts the probes in a row that decided nothing, and Text is what the last of them met.
 	Silent int    `json:"silent,omitempty"`
 	Text   string `json:"text,omitempty"`
+}
+
+// The words for what the target said last of the credential in use.
+const (
+	CredentialLive    = "live"
+	CredentialDead    = "dead"
+	CredentialUnknown = "unknown" // it has not answered yet
+)
+
+// State is the word for what the target said last.
+func (h Health) State() string {
+	switch {
+	case h.ProbedAt.IsZero():
+		return CredentialUnknown
+	case h.Live:
+		return CredentialLive
+	}
+	return CredentialDead
 }
 
 // Request asks for a rotation.
@@ -226,6 +246,7 @@ func (r Record) Begin(q Request, now time.Time) Record {
 		NextAt:        q.At,
 		Due:           r.Due,
 		Paused:        r.Paused,
+		Pause:         r.Pause,
 		Abandons:      r.Abandons,
 		Health:        r.Health,
 		Check:         r.Check,

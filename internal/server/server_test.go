@@ -245,7 +245,13 @@ func TestOperatorPages(t *testing.T) {
 			t.Errorf("%s: %d %q", path, code, body)
 		}
 	}
+	if _, err := s.Client.PauseRotation(t.Context(), &kms.PauseRotationRequest{}); err != nil {
+		t.Fatal(err)
+	}
 	_, metrics := get("/metrics")
+	if !strings.Contains(metrics, "keyturn_rotations_paused{scope=\"all\"} 1\n") {
+		t.Error("the metrics do not show that all rotations are paused")
+	}
 	if !strings.Contains(metrics, `keyturn_requests_total{code="OK",operation="CreateSecret"} 1`) {
 		t.Error("the metrics do not count the call")
 	}

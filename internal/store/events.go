@@ -48,3 +48,12 @@ func (tx *Tx) DeleteEvent(e Event) { eventKind.delete(tx, eventPath(e)) }
 func (tx *Tx) EventsBefore(now time.Time, limit int) (events []Event, next time.Time, err error) {
 	return eventKind.before(tx, now, limit)
 }
+
+// CountEvents returns how many events a receiver does not have yet.
+func (tx *Tx) CountEvents() (n int, err error) {
+	err = eventKind.scan(tx, "", "", func(Event) bool {
+		n++
+		return true
+	})
+	return n, err
+}

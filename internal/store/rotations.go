@@ -79,16 +79,28 @@ func (tx *Tx) AllRotations(visit func(rotation.Record) bool) error {
 // Pause says whether all rotations are paused.
 type Pause struct {
 	Paused bool `json:"paused"`
+	// Pause says who asked for it; it is empty if a release before that member was asked.
+	rotation.Pause
 }
 
-// PauseAll stops new rotations of the whole store, or allows them again. This is not a member of
-// the engine's record, because that record is a fence and ends with its node.
-func (tx *Tx) PauseAll(paused bool) error { return pauseKind.save(tx, Pause{Paused: paused}) }
+// PauseAll stops new rotations of the whole store; nil allows them again. A pause that is repeated
+// stays what it is. This is not a member of the engine's record, because that record is a fence and
+// ends with its node.
+func (tx *Tx) PauseAll(p *rotation.Pause) error {
+	stored, err := tx.AllPaused()
+	if err != nil || p != nil && stored.Paused {
+		return err
+	}
+	if p == nil {
+		return pauseKind.save(tx, Pause{})
+	}
+	return pauseKind.save(tx, Pause{Paused: true, Pause: *p})
+}
 
-// AllPaused reports whether all rotations are paused.
-func (tx *Tx) AllPaused() (bool, error) {
+// AllPaused says whether all rotations are paused.
+func (tx *Tx) AllPaused() (Pause, error) {
 	p, _, err := pauseKind.load(tx, "")
-	return p.Paused, err
+	return p, err
 }
 
 // Restored says that the store was restored from a backup, so that the credentials in it may be

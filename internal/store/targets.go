@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/rotation"
 )
 
 // Target is a registered target.
@@ -18,10 +20,13 @@ type Target struct {
 	Description string          `json:"description,omitempty"`
 	// Accounts is the account policy: patterns of the accounts that rotations may change; none means
 	// every ordinary account. See [target.AllowsAccount].
-	Accounts  []string  `json:"accounts,omitempty"`
-	Paused    bool      `json:"paused,omitempty"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Accounts []string `json:"accounts,omitempty"`
+	// Paused says that no new rotation begins there, and Pause who asked for that; nil if a release
+	// before that member was asked.
+	Paused    bool            `json:"paused,omitempty"`
+	Pause     *rotation.Pause `json:"pause,omitempty"`
+	CreatedAt time.Time       `json:"created_at"`
+	UpdatedAt time.Time       `json:"updated_at"`
 }
 
 // Target reads a registered target. No target has an empty name.
@@ -43,6 +48,9 @@ func (tx *Tx) DeleteTarget(account, name string) { targetKind.delete(tx, in(acco
 func (tx *Tx) Targets(account, from string, visit func(Target) bool) error {
 	return targetKind.scan(tx, in(account, ""), in(account, from), visit)
 }
+
+// AllTargets calls visit for each target of every account until visit returns false.
+func (tx *Tx) AllTargets(visit func(Target) bool) error { return targetKind.scan(tx, "", "", visit) }
 
 // Claim says that a secret rotates an account of a target. No other secret may rotate it then.
 type Claim struct {

@@ -204,7 +204,7 @@ func (w *world) end() error {
 				return err
 			}
 		}
-		return tx.PauseAll(false)
+		return tx.PauseAll(nil)
 	})
 }
 

@@ -19,6 +19,29 @@ var mutations = slices.Concat(
 // productMutations break the rules outside rotation.
 var productMutations = []mutation{
 	{
+		name: "a pause of everything is not shown with a rotation",
+		file: "internal/api/pauses.go",
+		old:  "kms.PausedAll, all.Paused,",
+		new:  "kms.PausedAll, all.Paused && tx == nil,",
+		pkg:  "internal/api",
+		test: "TestPausesAreShown",
+	},
+	{
+		name: "a pause that is repeated has another beginning",
+		file: "internal/rotation/pause.go",
+		old:  "if p == nil || !r.Paused {",
+		new:  "{",
+		pkg:  "internal/api",
+		test: "TestPausesAreShown",
+	},
+	{
+		name: "a rotation that fails again and again counts as one that goes on",
+		file: "internal/server/rotation_metrics.go",
+		old:  "		c.failing++\n",
+		pkg:  "internal/server",
+		test: "TestRotationCounts",
+	},
+	{
 		name: "an operation may no longer be granted by a secret's policy",
 		file: "kms/*.go",
 		old:  ".Grantable()",

@@ -333,7 +333,7 @@ func (x *explorer) ends(w world) (bad string, after []string) {
 func (x *explorer) well(w world) (then edge, moved bool) {
 	if w.db.rec.Paused {
 		d := *w.db
-		d.rec.Paused = false
+		d.rec = d.rec.WithPause(nil)
 		d.rec.Seq++
 		w.db = &d
 	}

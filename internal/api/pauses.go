@@ -1,0 +1,35 @@
+package api
+
+import (
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/kms"
+)
+
+// allPauses returns the pause of all rotations; none if there is none.
+func allPauses(tx *store.Tx) ([]kms.RotationPause, error) {
+	all, err := tx.AllPaused()
+	return withPause(nil, kms.PausedAll, all.Paused, &all.Pause), err
+}
+
+// pausesAt returns what keeps rotations at a target from beginning: the pauses of all, and its own.
+func pausesAt(all []kms.RotationPause, t store.Target) []kms.RotationPause {
+	return withPause(all, kms.PausedTarget, t.Paused, t.Pause)
+}
+
+// pausesOf returns what keeps rotations of a secret from beginning.
+func (c *Call) pausesOf(all []kms.RotationPause, r rotation.Record) ([]kms.RotationPause, error) {
+	t, _, err := c.Snapshot.Target(r.Account, r.Target)
+	return withPause(pausesAt(all, t), kms.PausedSecret, r.Paused, r.Pause), err
+}
+
+func withPause(list []kms.RotationPause, scope string, paused bool, p *rotation.Pause) []kms.RotationPause {
+	if !paused {
+		return list
+	}
+	row := kms.RotationPause{Scope: scope}
+	if p != nil {
+		row.PauseTime, row.Principal = p.Since, p.By
+	}
+	return append(list[:len(list):len(list)], row)
+}
