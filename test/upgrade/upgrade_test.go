@@ -100,6 +100,10 @@ var unread = map[string]string{
 	"ListRotations Rotations.Rotation.State":           "likewise",
 	"ListRotations Rotations.Rotation.Reason":          "likewise",
 	"DescribeRotation Steps.Step.Event":                "an event has a token; rotation.Record reads the former text",
+	"DescribeRotation Paused":                          "the pause of all counts, which the old release did not show",
+	"ListRotations Rotations.Rotation.Paused":          "likewise",
+	"DescribeTarget Paused":                            "likewise",
+	"ListTargets Targets.Target.Paused":                "likewise",
 }
 
 // moving is the secret whose rotation goes on when the server starts, and what changes of it then.
@@ -188,6 +192,10 @@ func open(t *testing.T, data string, m manifest, now func() time.Time) (*keyturn
 // compare asks what the old release was asked, and wants the same answers.
 func (m manifest) compare(t *testing.T, clients map[string]*kms.Client) {
 	t.Helper()
+	list, err := clients["root"].ListRotations(t.Context(), &kms.ListRotationsRequest{})
+	if err != nil || len(list.Pauses) != 1 || list.Pauses[0] != (kms.RotationPause{Scope: kms.PausedAll}) {
+		t.Errorf("the pause of the old release: %+v, %v", list.Pauses, err)
+	}
 	for _, r := range m.Reads {
 		name := r.Who + " " + r.Action + " " + strings.Join(r.Params, " ")
 		answer, code := ask(t.Context(), clients[r.Who], r)
