@@ -346,8 +346,8 @@ func TestOpenSSH(t *testing.T) {
 	}
 }
 
-// TestStrongestSignature verifies that an RSA key logs in at a host that takes one algorithm from the
-// account, although it names more.
+// TestStrongestSignature verifies that an RSA key logs in at a host that takes one algorithm from
+// the account, although it names more.
 func TestStrongestSignature(t *testing.T) {
 	t.Parallel()
 	s := servers.StartSSH(t, "Match User *", "PubkeyAcceptedAlgorithms rsa-sha2-512")

@@ -16,17 +16,20 @@ func TestWindowWithAnInterval(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	out := w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "EnableAutomaticRotation", "true",
-		"RotationInterval", "7d", "Window", "Sat 02:00-05:00", "Blackouts", "2026-12-24..2027-01-02", "TimeZone", "Asia/Tokyo",
+		"RotationInterval", "7d", "Window", "Sat 02:00-05:00", "Blackouts", "2026-12-24..2027-01-02",
+		"TimeZone", "Asia/Tokyo",
 	).(*kms.DescribeRotationResponse)
 	got := []string{out.RotationInterval, out.Window, out.Blackouts, out.TimeZone}
 	want := []string{"604800s", "Sat 02:00-05:00", "2026-12-24..2027-01-02", "Asia/Tokyo"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if d := out.NextRotationDate.In(time.FixedZone("Tokyo", 9*3600)); d.Weekday() != time.Saturday || d.Hour() < 2 || d.Hour() > 4 {
+	d := out.NextRotationDate.In(time.FixedZone("Tokyo", 9*3600))
+	if d.Weekday() != time.Saturday || d.Hour() < 2 || d.Hour() > 4 {
 		t.Errorf("the next rotation is due at %s, outside the window", d)
 	}
-	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "gen", "EnableAutomaticRotation", "true", "RotationInterval", "8d")
+	w.must(t, "UpdateSecretRotationPolicy",
+		"SecretName", "gen", "EnableAutomaticRotation", "true", "RotationInterval", "8d")
 	if d := w.describe(t, "gen"); d.Window != "Sat 02:00-05:00" || d.TimeZone != "Asia/Tokyo" {
 		t.Errorf("after another interval: window %q, zone %q", d.Window, d.TimeZone)
 	}
@@ -36,7 +39,8 @@ func TestWindowWithAnInterval(t *testing.T) {
 // "Setting: before > after".
 func (w *world) configured(t *testing.T, params ...string) []string {
 	t.Helper()
-	out := w.must(t, "ConfigureRotation", append([]string{"SecretName", "gen"}, params...)...).(*kms.DescribeRotationResponse)
+	params = append([]string{"SecretName", "gen"}, params...)
+	out := w.must(t, "ConfigureRotation", params...).(*kms.DescribeRotationResponse)
 	var list []string
 	for _, c := range out.Changes {
 		list = append(list, c.Setting+": "+c.Before+" > "+c.After)
@@ -110,7 +114,9 @@ func TestAnotherTargetKeepsNoSettingOfTheFormer(t *testing.T) {
 		"LoginDatabase", "shop", "GracePeriod", "1h")
 	w.must(t, "RegisterTarget", "TargetName", "other", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
 	got := w.configured(t, "TargetName", "other")
-	want := []string{"TargetName: pg > other", "Strategy: single > ", "LoginDatabase: shop > ", "Consent: change-plugin > "}
+	want := []string{
+		"TargetName: pg > other", "Strategy: single > ", "LoginDatabase: shop > ", "Consent: change-plugin > ",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// TestPausesAreShown verifies that each pause is seen wherever a rotation that it holds back is, with
-// who asked for it and since when, and that asking once more changes neither.
+// TestPausesAreShown verifies that each pause is seen wherever a rotation that it holds back is,
+// with who asked for it and since when, and that asking once more changes neither.
 func TestPausesAreShown(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)

@@ -480,7 +480,8 @@ func TestTargetKeepsLogins(t *testing.T) {
 	configure := []string{"SecretName", "gen", "TargetName", "pg"}
 	w.must(t, "ConfigureRotation", append(configure, "LoginEndpoint.1", "db:1")...)
 	move := []string{"TargetName", "pg", "Config", `{"address":"elsewhere","moved":true}`}
-	w.refused(t, inUse, "applications of these secrets log in: gen. Keep these addresses in verify", "UpdateTarget", move...)
+	w.refused(t, inUse, "applications of these secrets log in: gen. Keep these addresses in verify",
+		"UpdateTarget", move...)
 	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"elsewhere"}`)
 	w.must(t, "ConfigureRotation", append(configure, "Reset.1", "LoginEndpoint")...)
 	w.must(t, "UpdateTarget", move...)

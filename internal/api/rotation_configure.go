@@ -123,7 +123,7 @@ func (c *Call) refuseImpossible(
 		return nil, err
 	}
 	if !reflect.DeepEqual(settings.Login, before) {
-		// The answers say what the target has, such as a database: they are counted as those of a check.
+		// The answers say what the target has, such as a database: each call counts as a check.
 		if err := c.checkLogin(t, settings.Login); err != nil {
 			return nil, err
 		}

@@ -93,7 +93,9 @@ var rotationSettings = []rotationSetting{
 	},
 	textSetting("LoginDatabase", true, func(s *secret.RotationSettings) *string { return &s.Login.Database }),
 	textSetting("LoginRole", true, func(s *secret.RotationSettings) *string { return &s.Login.Role }),
-	textSetting("LoginCertificateSecret", true, func(s *secret.RotationSettings) *string { return &s.Login.CertificateSecret }),
+	textSetting("LoginCertificateSecret", true, func(s *secret.RotationSettings) *string {
+		return &s.Login.CertificateSecret
+	}),
 	{
 		param: paramConsent,
 		text:  func(s *secret.RotationSettings) string { return strings.Join(s.Consents, ", ") },

@@ -154,7 +154,8 @@ func TestSettingsHaveFlags(t *testing.T) {
 	if diff := cmp.Diff(named, settings, cmpopts.SortSlices(strings.Compare)); diff != "" {
 		t.Errorf("flags and settings (-flags +settings):\n%s", diff)
 	}
-	if _, err := resetParam("window-size"); err == nil || !strings.Contains(err.Error(), "use one of: strategy, account,") {
+	_, err := resetParam("window-size")
+	if err == nil || !strings.Contains(err.Error(), "use one of: strategy, account,") {
 		t.Errorf("an unknown setting: %v", err)
 	}
 }

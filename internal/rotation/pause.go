@@ -9,8 +9,8 @@ type Pause struct {
 	By string `json:"by,omitempty"`
 }
 
-// WithPause returns the record with new rotations paused; nil lets them begin again. A pause that is
-// repeated stays what it is.
+// WithPause returns the record with new rotations paused; nil lets them begin again. A pause that
+// is repeated stays what it is.
 func (r Record) WithPause(p *Pause) Record {
 	if p == nil || !r.Paused {
 		r.Paused, r.Pause = p != nil, p

@@ -39,8 +39,8 @@ var (
 		"Events that a receiver does not have yet.", nil, nil)
 )
 
-// rotationMetrics counts rotations, pauses and events in the store. It shows nothing while the store
-// cannot be read.
+// rotationMetrics counts rotations, pauses and events in the store. It shows nothing while the
+// store cannot be read.
 type rotationMetrics struct {
 	db *store.DB
 

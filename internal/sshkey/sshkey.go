@@ -1,10 +1,10 @@
-// Package sshkey has what both logins at SSH hosts need: those of the engine, and those of consumers.
+// Package sshkey has what the engine and consumers need alike to log in at SSH hosts.
 package sshkey
 
 import "golang.org/x/crypto/ssh"
 
-// Strongest returns an RSA key that signs with SHA-512 where the host takes that, as OpenSSH does; any
-// other key as it is. A host may take nothing else from some accounts, although it names more
+// Strongest returns an RSA key that signs with SHA-512 where the host takes that, as OpenSSH does;
+// any other key as it is. A host may take nothing else from some accounts, although it names more
 // algorithms (PubkeyAcceptedAlgorithms in a Match block of sshd_config), and a client of
 // golang.org/x/crypto/ssh tries one algorithm for each key.
 func Strongest(key ssh.Signer) ssh.Signer {

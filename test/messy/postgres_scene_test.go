@@ -133,7 +133,8 @@ func (b *postgresScene) apart(in func(...string)) {
 		b.eventTrigger("IF current_user NOT IN ({owner's name}, 'keyturn') THEN RAISE EXCEPTION 'no'; END IF")
 	case "that asks for the login":
 		b.eventTrigger("IF session_user NOT IN ({app's name}, 'keyturn') THEN RAISE EXCEPTION 'no'; END IF")
-		b.readsSession("migration", "ownership by name", "default privileges", "grants on", "publication", "temporary", "relay")
+		b.readsSession("migration", "ownership by name", "default privileges", "grants on", "publication", "temporary",
+			"relay")
 	}
 }
 

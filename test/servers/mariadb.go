@@ -192,7 +192,8 @@ func (m *MariaDB) Administrator(t testing.TB, password string) {
 	}
 	block = regexp.MustCompile(`(?m)^--.*\n`).ReplaceAllString(block, "")
 	for statement := range strings.SplitSeq(strings.TrimSpace(strings.TrimSuffix(block, ";\n")), ";\n") {
-		if err := m.Exec(t.Context(), strings.Replace(statement, "…", strings.ReplaceAll(password, "'", "''"), 1)); err != nil {
+		statement = strings.Replace(statement, "…", strings.ReplaceAll(password, "'", "''"), 1)
+		if err := m.Exec(t.Context(), statement); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -64,7 +64,7 @@ func TestRetriesChangeNothing(t *testing.T) {
 			second := f.answer(f.signed(t, g.call, admin, goldenTime, false))
 			// A login that failed is not repeated at once, and changes nothing either.
 			throttled := g.op == "TestTarget" && second.Code == http.StatusTooManyRequests
-			// What a call has changed is no change of its repetition.
+			// The first answer lists changes, and its repetition has changed nothing.
 			want := changesMember.ReplaceAllString(first.Body.String(), "")
 			if !throttled && (second.Code != first.Code || second.Body.String() != want) {
 				t.Errorf("the second: %d %s; the first: %d %s", second.Code, second.Body, first.Code, first.Body)

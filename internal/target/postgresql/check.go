@@ -314,9 +314,9 @@ func (k *check) pooler(address string) {
 	})
 }
 
-// poolerNotKnown reports an endpoint whose answer leaves open whether it is a pooler. It returns err
-// as an error unless a rotation begins without knowing: an operator has agreed to poolers, a replica
-// that is down keeps no rotation waiting, and neither does anything in an emergency.
+// poolerNotKnown reports an endpoint whose answer leaves open whether it is a pooler. It returns
+// err as an error unless a rotation begins without knowing: an operator has agreed to poolers, a
+// replica that is down keeps no rotation waiting, and neither does anything in an emergency.
 func (k *check) poolerNotKnown(e target.Endpoint, err error, emergency bool) error {
 	k.found(target.Finding{
 		Code:    "pooler-not-known",

@@ -222,8 +222,8 @@ func asFailed(a *attempt, err error) error {
 // maxSessionDatabases bounds in how many databases a check looks for what asks for session_user.
 const maxSessionDatabases = 16
 
-// session reports what asks for session_user, which differs between the logins: in the database that
-// the application names, or, if it names none, in all that have something of the account.
+// session reports what asks for session_user, which differs between the logins: in the database
+// that the application names, or, if it names none, in all that have something of the account.
 func (k *check) session(ctx context.Context, account, clone role) error {
 	databases := []string{k.t.database()}
 	if k.t.login.Database == "" {
@@ -240,7 +240,8 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 	var where []string
 	for i, database := range databases {
 		if i == maxSessionDatabases {
-			k.sessionUnread(clone.name, fmt.Sprintf("The check looks into %d databases of the account, and it has %d", i, len(databases)),
+			k.sessionUnread(clone.name,
+				fmt.Sprintf("The check looks into %d databases of the account, and it has %d", i, len(databases)),
 				"Set the database that the application opens (keyturn rotation configure --login-database).")
 			break
 		}
@@ -276,7 +277,7 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 }
 
 // usedDatabases returns the databases with something that belongs to one of the roles, or that was
-// granted to it. Those of groups are left out: a group may have something in every database.
+// granted to it. Groups are left out: a group may have something in every database.
 func (k *check) usedDatabases(ctx context.Context, roles ...string) ([]string, error) {
 	rows, err := k.conn.Query(ctx, `SELECT DISTINCT d.datname FROM pg_catalog.pg_shdepend s
 		JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.dbid

@@ -214,11 +214,12 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 		}
 		c.exec(t, tc[1])
 	}
-	// What reads session_user may be in any database in which the application has something.
+	// Another database in which the application has something counts, too.
 	c.exec(t, "CREATE DATABASE elsewhere")
 	targettest.Must(t, c.Exec(t.Context(), "elsewhere", "CREATE TABLE owned (who text); ALTER TABLE owned OWNER TO pair; "+
 		"ALTER TABLE owned ALTER who SET DEFAULT session_user"))
-	if got, text := findings(t, tt, ask); got != "session-user needs-consent" || !strings.Contains(text, "a column of public.owned of database elsewhere") {
+	if got, text := findings(t, tt, ask); got != "session-user needs-consent" ||
+		!strings.Contains(text, "a column of public.owned of database elsewhere") {
 		t.Errorf("another database: %s: %s", got, text)
 	}
 	named := c.openAs(t, c.role(t, "names", "LOGIN SUPERUSER"), target.Login{Database: "postgres"})
@@ -302,8 +303,8 @@ func testUnread(t *testing.T, c *cluster, reader, _ target.Credential) {
 	targettest.Expect(t, err, target.Unreachable, "")
 }
 
-// testUnanswered verifies that a check does not take an address without an answer of a server for one
-// without a pooler. Only an operator who agrees to poolers, a replica and an emergency go on.
+// testUnanswered verifies that a check does not take an address without an answer of a server for
+// one without a pooler. Only an operator who agrees to poolers, a replica and an emergency go on.
 func testUnanswered(t *testing.T, c *cluster, reader, _ target.Credential) {
 	who, p := c.account(t), targettest.NewProxy(t, c.Addr())
 	check := func(verify, consent string, emergency bool) (codes []string, err error) {
@@ -449,8 +450,8 @@ func TestClientCertificate(t *testing.T) {
 	targettest.Must(t, verify(with, c.account(t)))
 }
 
-// TestCertificateNamesOneLogin verifies that a check finds a client certificate with which the server
-// lets in one of two logins alone, and asks for consent where the administrator cannot read
+// TestCertificateNamesOneLogin verifies that a check finds a client certificate with which the
+// server lets in one of two logins alone, and asks for consent where the administrator cannot read
 // pg_hba.conf.
 func TestCertificateNamesOneLogin(t *testing.T) {
 	t.Parallel()
@@ -476,8 +477,8 @@ func TestCertificateNamesOneLogin(t *testing.T) {
 		}
 	}
 	c.exec(t, "CREATE TABLE line (text text); INSERT INTO line VALUES "+
-		"('hostssl all all 127.0.0.2/32 scram-sha-256 clientcert=verify-full'), ('host all all 127.0.0.1/32 scram-sha-256'), "+
-		"('local all all trust')")
+		"('hostssl all all 127.0.0.2/32 scram-sha-256 clientcert=verify-full'), "+
+		"('host all all 127.0.0.1/32 scram-sha-256'), ('local all all trust')")
 	c.exec(t, "COPY line TO '"+filepath.Join(c.Data(), "pg_hba.conf")+"'")
 	if got, text := findings(t, c.openAs(t, super, with), ask); got != "certificate-name needs-consent" {
 		t.Errorf("a line that compares the name: %s: %s", got, text)

@@ -211,8 +211,9 @@ func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 	}
 	err := b.read(ctx, "read the parameters at "+b.name, "/api/parameters", &parameters)
 	if target.ClassOf(err) == target.Denied {
-		f.NeedsConsent(consentUnlinked, "Whether a shovel or a federation upstream logs in as the user, and would keep its old "+
-			"password, is not known: "+target.TextForCaller(err)+".", b.toRead())
+		f.NeedsConsent(consentUnlinked,
+			"Whether a shovel or a federation upstream logs in as the user, and would keep its old "+
+				"password, is not known: "+target.TextForCaller(err)+".", b.toRead())
 		return nil
 	}
 	if err != nil {

@@ -144,7 +144,8 @@ func TestUnreadBroker(t *testing.T) {
 	}
 }
 
-// appWith returns answers about the user app with the password password-of-app, and one answer more.
+// appWith returns answers about the user app with the password password-of-app, and one answer
+// more.
 func appWith(path, answer string) map[string]string {
 	return map[string]string{
 		"/api/users/app": `{"name":"app","tags":[],"hashing_algorithm":"rabbit_password_hashing_sha512","password_hash":"` +
@@ -154,8 +155,8 @@ func appWith(path, answer string) map[string]string {
 	}
 }
 
-// fake opens a target whose API gives the answers, by their paths: JSON, or a status. It has an empty
-// list at any other path.
+// fake opens a target whose API gives the answers, by their paths: JSON, or a status. It has an
+// empty list at any other path.
 func fake(t *testing.T, answers map[string]string) target.Target {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
