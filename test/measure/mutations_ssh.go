@@ -91,14 +91,6 @@ var sshMutations = []mutation{
 		test: "TestSSH",
 	},
 	{
-		name: "a host that is not read before a rotation needs no consent",
-		file: "internal/target/ssh/check.go",
-		old:  `f.NeedsConsent(consentToUnread, "Without`,
-		new:  "return f.List, nil\n" + `f.NeedsConsent(consentToUnread, "Without`,
-		pkg:  "internal/target/ssh",
-		test: "TestSSH",
-	},
-	{
 		name: "a check passes keys that open other accounts",
 		file: "internal/target/ssh/check.go",
 		old:  `others != "" && slices`,

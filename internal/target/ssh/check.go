@@ -60,9 +60,8 @@ func (h *host) CheckAccount(ctx context.Context, r target.CheckRequest) ([]targe
 		return f.List, nil
 	}
 	if h.Self {
-		f.NeedsConsent(consentToUnread, "Without an administrator the host is not read before a rotation, so whether the "+
-			"account's keys open other accounts, too, is not known.",
-			"Give the target an administrator instead of self, or agree if no other account has the same home directory.")
+		f.Note("not-read", "Without an administrator the host is not read before a rotation, so whether the account's keys "+
+			"open other accounts, too, is not known.")
 		return f.List, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -242,9 +241,6 @@ func expiry(option string) (time.Time, bool) {
 	}
 	return time.Time{}, false
 }
-
-// consentToUnread is the consent to change keys at a host that was not read before.
-const consentToUnread = "not-read"
 
 // consentToSharedKeys is the consent to change keys that open other accounts, too.
 const consentToSharedKeys = "shared-keys"

@@ -78,7 +78,7 @@ func testCheckKeys(t *testing.T, s *servers.SSH) {
 	targettest.Expect(t, err, target.Denied, "sudo")
 	targettest.Must(t, tt.(target.Tester).Test(targettest.Within(t)))
 	own := open(t, config(s, s.Addr(), `"self":true`), target.Credential{})
-	expectCodes(t, "self", codes(t, own, old), "needs-consent not-read")
+	expectCodes(t, "self", codes(t, own, old), "note not-read")
 }
 
 // TestCheckDaemon verifies that a check reports where sshd finds credentials besides files.

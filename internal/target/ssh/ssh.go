@@ -84,7 +84,7 @@ const (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("ssh", strategies, parse, open).Following(target.LoginEndpoints).
-		Consenting(consentToHash, consentToSharedKeys, consentToUnread)
+		Consenting(consentToHash, consentToSharedKeys)
 }
 
 type config struct {
