@@ -244,7 +244,7 @@ func TestEmergency(t *testing.T) {
 		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
 			SecretName: "app",
 			VersionID:  "v3",
-		})), "EmergencyRotation")
+		})), "rotation emergency app")
 		must(t, second(s.Client.PauseRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})))
 		must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
 			SecretName: "app",
@@ -438,7 +438,7 @@ func testRepair(t *testing.T, x system) {
 		refused(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{
 			SecretName: "app",
 			VersionID:  "v9",
-		})), "RepairRotation")
+		})), "rotation repair app")
 	}
 	byHand("changed-by-hand-1")
 	if got := read(t, s, "app", "", ""); got != first {
