@@ -17,24 +17,24 @@ import (
 func TestSingleProvesFirst(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name           string
-		broken, mended string
-		session        bool // the application holds its one session
-		changed        bool // the refusal comes after the password, and proves it
+		name             string
+		broken, repaired string
+		session          bool // the application holds its one session
+		changed          bool // the refusal comes after the password, and proves it
 	}{
-		{name: "no login", broken: "ALTER ROLE app NOLOGIN", mended: "ALTER ROLE app LOGIN"},
+		{name: "no login", broken: "ALTER ROLE app NOLOGIN", repaired: "ALTER ROLE app LOGIN"},
 		{
-			name:    "no right to connect",
-			broken:  "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC",
-			mended:  "GRANT CONNECT ON DATABASE postgres TO PUBLIC",
-			changed: true,
+			name:     "no right to connect",
+			broken:   "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC",
+			repaired: "GRANT CONNECT ON DATABASE postgres TO PUBLIC",
+			changed:  true,
 		},
 		{
-			name:    "all sessions in use",
-			broken:  "ALTER ROLE app CONNECTION LIMIT 1",
-			mended:  "ALTER ROLE app CONNECTION LIMIT -1",
-			session: true,
-			changed: true,
+			name:     "all sessions in use",
+			broken:   "ALTER ROLE app CONNECTION LIMIT 1",
+			repaired: "ALTER ROLE app CONNECTION LIMIT -1",
+			session:  true,
+			changed:  true,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func TestSingleProvesFirst(t *testing.T) {
 			if tt.changed && (r.State != "done" || x.stored(t, "app") == before) {
 				t.Errorf("a refusal after the password has not proven the credential: state %s (%s)", r.State, r.Reason)
 			}
-			d.run(t, tt.mended)
+			d.run(t, tt.repaired)
 			x.works(t, "what readers get in state "+r.State, read(t, s, "app", "", ""), true)
 		})
 	}
