@@ -97,10 +97,12 @@ func printSettings(w io.Writer, r *kms.DescribeRotationResponse) error {
 	for _, c := range r.Changes {
 		changes[c.Setting] = c
 	}
+	to, attached := changes["TargetName"]
+	first := attached && to.Before == "" // nothing was configured before
 	t := newTable()
 	for _, s := range rotationSettings {
 		now, was := s.show(s.of(r)), ""
-		if c, changed := changes[s.param]; changed {
+		if c, changed := changes[s.param]; changed && !first {
 			now, was = cmp.Or(now, "default"), "(was "+cmp.Or(s.show(c.Before), "default")+")"
 		}
 		if now != "" {
