@@ -2,6 +2,7 @@ package prove
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
@@ -53,6 +55,9 @@ func driftFigures() {
 func (f fixture) repair(t *testing.T, c *process, in kms.RepairRotationRequest, want string) {
 	t.Helper()
 	good(t, second(c.RepairRotation(t.Context(), &in)))
+	if f.refusal != "" {
+		f.refused(t, c, in.SecretName)
+	}
 	r := c.until(t, in.SecretName, "done", "abandoned", "quarantined")
 	value := c.value(t, in.SecretName, kms.StageCurrent)
 	if r.State != "done" || want != "" && value != want {
@@ -63,6 +68,19 @@ func (f fixture) repair(t *testing.T, c *process, in kms.RepairRotationRequest, 
 	if !f.mustLogin(t, c, in.SecretName+" after "+in.RepairAction, value, true) {
 		figures.Count("drift_wrong_ends", 1)
 	}
+}
+
+// refused waits until the reason of a rotation names what must be changed at the target, and changes it.
+func (f fixture) refused(t *testing.T, c *process, secret string) {
+	t.Helper()
+	support.Retry(t, func() error {
+		r, err := c.DescribeRotation(t.Context(), &kms.SecretNameRequest{SecretName: secret})
+		if err == nil && !strings.Contains(r.Reason, f.refusal) {
+			err = fmt.Errorf("the reason of %s does not name %s: %s", secret, f.refusal, r.Reason)
+		}
+		return err
+	})
+	f.change(t, c)
 }
 
 // rotated makes one rotation that must succeed.

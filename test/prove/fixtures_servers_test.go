@@ -234,6 +234,12 @@ func proveSSH(t *testing.T) {
 			"UserName": a.Name, "PublicKey": line, "PrivateKey": private,
 		})
 	}
+	// The key of a restored store is in no file any more, so nobody knows the options that its line had.
+	keys.refusal = "key_options"
+	keys.change = func(t testing.TB, c *process) {
+		config := fmt.Sprintf(`{"address":%q,"host_keys":[%q],"key_options":""}`, s.Addr(), host)
+		good(t, second(c.UpdateTarget(t.Context(), &kms.UpdateTargetRequest{TargetName: keys.name, Config: config})))
+	}
 	password.name, password.strategy = "ssh_password_single", target.Single
 	password.secret = func(t testing.TB, _ *process, n int) (kms.CreateSecretRequest, kms.ConfigureRotationRequest) {
 		first := fmt.Sprintf("first-password-%d", n)

@@ -108,6 +108,10 @@ type fixture struct {
 	// that is not tried.
 	byHand func(t testing.TB, account, password string)
 
+	// refusal is what the reason of a repair by "apply" names first, where the target is to be changed before; change does that.
+	refusal string
+	change  func(t testing.TB, c *process)
+
 	// turn is the time between two turns of the oracle, in milliseconds; 0 means 10.
 	turn int
 
