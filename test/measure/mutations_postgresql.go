@@ -5,8 +5,16 @@ var postgresqlMutations = []mutation{
 	{
 		name: "what reads session_user is looked for in one database",
 		file: "internal/target/postgresql/check_pair.go",
-		old:  "		for _, database := range more {\n			if !slices.Contains",
-		new:  "		for _, database := range more[:0] {\n			if !slices.Contains",
+		old:  "append(databases, slices.DeleteFunc(more,",
+		new:  "append(databases, slices.DeleteFunc(more[:0],",
+		pkg:  "internal/target/postgresql",
+		test: "TestPostgreSQL",
+	},
+	{
+		name: "a PostgreSQL database that an account may open by the rights of a group is not read",
+		file: "internal/target/postgresql/databases.go",
+		old:  "WHERE NOT g.rolsuper AND",
+		new:  "WHERE false AND NOT g.rolsuper AND",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},

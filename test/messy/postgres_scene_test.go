@@ -159,8 +159,11 @@ func (b *postgresScene) options() {
 	case "near":
 		b.shared("ALTER ROLE {app} VALID UNTIL '" + time.Now().Add(30*time.Hour).Format(time.RFC3339) + "'")
 	}
-	b.with(4, "member of readers", b.shared, "GRANT readers TO {app}")
-	b.with(5, "member of writers, which does not inherit", b.shared, "GRANT writers TO {app}")
+	reads := b.with(4, "member of readers", b.shared, "GRANT readers TO {app}")
+	writes := b.with(5, "member of writers, which does not inherit", b.shared, "GRANT writers TO {app}")
+	if reads || writes {
+		b.connects.LoginDatabase = b.database // these groups have something in the databases of all scenes
+	}
 	b.with(6, "NOINHERIT", b.shared, "ALTER ROLE {app} NOINHERIT")
 	b.with(6, "CREATEDB", b.shared, "ALTER ROLE {app} CREATEDB")
 	b.with(5, "CONNECT by name alone", b.shared,

@@ -219,44 +219,44 @@ func asFailed(a *attempt, err error) error {
 	return nil
 }
 
-// maxSessionDatabases bounds in how many databases a check looks for what asks for session_user.
-const maxSessionDatabases = 16
-
 // session reports what asks for session_user, which differs between the logins: in the database
-// that the application names, or, if it names none, in all that have something of the account.
+// that the application names, or, if it names none, in all that it may open.
 func (k *check) session(ctx context.Context, account, clone role) error {
 	databases := []string{k.t.database()}
 	if k.t.login.Database == "" {
-		more, err := k.usedDatabases(ctx, account.name, clone.name, account.acts)
+		more, err := k.usedDatabases(ctx, account.acts, account.name, clone.name)
 		if err != nil {
 			return err
 		}
-		for _, database := range more {
-			if !slices.Contains(databases, database) {
-				databases = append(databases, database)
-			}
-		}
+		databases = append(databases, slices.DeleteFunc(more, func(d string) bool { return d == k.t.database() })...)
+	}
+	if n := len(databases); n > maxDatabases {
+		databases = databases[:maxDatabases]
+		k.sessionUnread(clone.name,
+			fmt.Sprintf("The check looks into %d databases of the account and its groups, which have %d", maxDatabases, n),
+			"Set the database that the application opens (keyturn rotation configure --login-database).")
 	}
 	var where []string
-	for i, database := range databases {
-		if i == maxSessionDatabases {
-			k.sessionUnread(clone.name,
-				fmt.Sprintf("The check looks into %d databases of the account, and it has %d", i, len(databases)),
-				"Set the database that the application opens (keyturn rotation configure --login-database).")
-			break
+	advice := ""
+	for _, database := range databases {
+		further := ""
+		if database != k.t.database() {
+			further = nameIt
 		}
 		found, err := k.readsSession(ctx, database)
 		if isDenied(err) {
 			k.sessionUnread(clone.name, "The administrator cannot open database "+database,
-				"Run GRANT CONNECT ON DATABASE "+quoteIdentifier(database)+" TO "+quoteIdentifier(k.t.admin.Account)+".")
+				fmt.Sprintf("Run GRANT CONNECT ON DATABASE %s TO %s.%s",
+					quoteIdentifier(database), quoteIdentifier(k.t.admin.Account), further))
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		for _, what := range found {
-			if database != k.t.database() {
+			if further != "" {
 				what += " of database " + database
+				advice = further
 			}
 			where = append(where, what)
 		}
@@ -270,26 +270,10 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 		Strategies: double,
 		Account:    clone.name,
 		Text:       "session_user differs between the logins, and is read by " + strings.Join(where, ", ") + ".",
-		Fix:        "Use current_user there, which is the same for both.",
+		Fix:        "Use current_user there, which is the same for both." + advice,
 		Consent:    consentSession,
 	})
 	return nil
-}
-
-// usedDatabases returns the databases with something that belongs to one of the roles, or that was
-// granted to it. Groups are left out: a group may have something in every database.
-func (k *check) usedDatabases(ctx context.Context, roles ...string) ([]string, error) {
-	rows, err := k.conn.Query(ctx, `SELECT DISTINCT d.datname FROM pg_catalog.pg_shdepend s
-		JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.dbid
-		JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) s.refobjid
-		WHERE s.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.datallowconn
-			AND r.rolname OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.name[])
-		ORDER BY 1 LIMIT 1000`, roles)
-	if err != nil {
-		return nil, asFailed(k.attempt, err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return list, asFailed(k.attempt, err)
 }
 
 func (k *check) sessionUnread(account, why, fix string) {

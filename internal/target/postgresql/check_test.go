@@ -227,6 +227,7 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 		t.Errorf("a database that the application does not open: %s: %s", got, text)
 	}
 	targettest.Must(t, c.Exec(t.Context(), "elsewhere", "DROP TABLE owned"))
+	c.testByGroup(t, tt, ask)
 	ask.Partner = "no such role"
 	if got, _ := findings(t, tt, ask); got != "no-such-account impossible" {
 		t.Errorf("a partner that does not exist: %s", got)
@@ -240,6 +241,33 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	c.exec(t, "CREATE TABLE pair.granted (n int); GRANT SELECT ON pair.granted TO "+id(one.Account))
 	if got, text := findings(t, tt, ask); got != "unequal-logins needs-consent" {
 		t.Errorf("a role with a grant of its own: %s: %s", got, text)
+	}
+}
+
+// testByGroup verifies that what reads session_user is found in a database where the accounts have
+// their rights by a group alone, and only if they may connect to it.
+func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRequest) {
+	t.Helper()
+	c.exec(t, "CREATE DATABASE grouped")
+	c.exec(t, "CREATE ROLE pair_members; CREATE ROLE pair_readers IN ROLE pair_members; "+
+		"GRANT pair_readers TO pair")
+	targettest.Must(t, c.Exec(t.Context(), "grouped", `CREATE TABLE audit (who text);
+		ALTER TABLE audit ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON audit USING (who = session_user);
+		GRANT SELECT ON audit TO pair_members`))
+	for _, tc := range []struct{ change, want, text string }{
+		{"", "session-user needs-consent", "policy own on public.audit of database grouped"},
+		{"", "session-user needs-consent", "name it: keyturn rotation configure --login-database"},
+		{"REVOKE CONNECT ON DATABASE grouped FROM PUBLIC", "", ""},
+		{"GRANT CONNECT ON DATABASE grouped TO pair", "session-user needs-consent", "of database grouped"},
+		{"REVOKE pair_readers FROM pair", "session-user needs-consent", "of database grouped"},
+		{"REVOKE CONNECT ON DATABASE grouped FROM pair", "", ""},
+	} {
+		if tc.change != "" {
+			c.exec(t, tc.change)
+		}
+		if got, text := findings(t, tt, ask); got != tc.want || !strings.Contains(text, tc.text) {
+			t.Errorf("rights by a group, %s: %s: %s; want %s, %s", tc.change, got, text, tc.want, tc.text)
+		}
 	}
 }
 
