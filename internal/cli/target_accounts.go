@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/keyturn/keyturn/kms"
 )
@@ -76,7 +77,11 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 			database = s.DatabaseName
 			fmt.Fprintf(e.stdout, "-- in database %s, in one transaction\n", database)
 		}
-		fmt.Fprintf(e.stdout, "%s;\n", s.Statement)
+		end := ";"
+		if strings.HasPrefix(s.Statement, "--") {
+			end = "" // a comment
+		}
+		fmt.Fprintf(e.stdout, "%s%s\n", s.Statement, end)
 	}
 	for _, f := range out.Findings {
 		fmt.Fprintf(e.stdout, "-- %s\n", f)

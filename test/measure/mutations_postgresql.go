@@ -432,8 +432,16 @@ var postgresqlMutations = []mutation{
 	{
 		name: "a check shows the value of a setting in which an application keeps a secret",
 		file: "internal/target/postgresql/roles.go",
-		old:  "out[i] = head + \" = '…'\"",
-		new:  "out[i] = s",
+		old:  "return strings.NewReplacer(\"\\n\", \" \", \"\\r\", \" \").Replace(head), head != \"\"",
+		new:  "return head, false",
+		pkg:  "internal/target/postgresql",
+		test: "TestFindingsConcealValues",
+	},
+	{
+		name: "a plan sets a wrong value in place of one that is not shown",
+		file: "internal/target/postgresql/roles.go",
+		old:  "\"-- %s = (the value that %s has): it is not shown here. %s\"",
+		new:  "\"%s = 'x' -- %s %s\"",
 		pkg:  "internal/target/postgresql",
 		test: "TestFindingsConcealValues",
 	},

@@ -149,7 +149,7 @@ func (b *postgresScene) eventTrigger(does string) {
 // options are the settings, limits and memberships of the role.
 func (b *postgresScene) options() {
 	b.with(4, "statement_timeout", b.shared, "ALTER ROLE {app} SET statement_timeout = '20s'")
-	b.with(4, "a setting of its own", b.shared, "ALTER ROLE {app} SET app.tenant = 'a b''c'")
+	b.with(4, "a setting of its own", b.shared, "ALTER ROLE {app} SET "+ownSetting)
 	b.with(6, "a library of its own", b.shared, "ALTER ROLE {app} SET session_preload_libraries = 'auto_explain'")
 	switch b.one(b.r, "VALID UNTIL", "none", "none", "none", "far", "infinity", "near") {
 	case "far":

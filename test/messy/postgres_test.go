@@ -162,7 +162,12 @@ type postgresScene struct {
 	config   map[string]any
 	connects kms.ConfigureRotationRequest
 	client   applications.Config
+	// overlooks is set where the operator runs the statements of a plan without those in comments.
+	overlooks bool
 }
+
+// ownSetting is of the application alone, so a plan does not show its value.
+const ownSetting = "app.tenant = 'a b''c'"
 
 // build makes a role with a database of its own, and an application that owns what is in it.
 func (pg *postgres) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
@@ -182,7 +187,7 @@ func (pg *postgres) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 	b.config["require_auth"] = []string{"scram-sha-256", "md5"}
 	s.changes = map[string][]string{
 		"form-changes":   {"way of logging in"},
-		"unequal-logins": {"settings"}, // the statements of a plan do not show an application's own ones
+		"unequal-logins": {"settings"}, // the operator overlooks one that a plan does not show
 		"session-user":   nil,
 	}
 	b.objects()
@@ -219,6 +224,7 @@ func (b *postgresScene) strategies() {
 			b.stated = append(b.stated, b.changes["role-reset"]...)
 		}
 	}
+	b.overlooks = b.trait(b.r, 4, "overlooks comments in a plan")
 	in.GracePeriod, in.GraceLimit = "1h", "1h"
 	b.attach = func() (string, error) {
 		in.SecretName, in.TargetName = "of-"+b.name, ""
@@ -265,6 +271,9 @@ func (b *postgresScene) byHand(secret string) error {
 		return err
 	}
 	for _, s := range out.Statements {
+		if strings.HasPrefix(s.Statement, "-- ") && !b.overlooks {
+			s.Statement = "ALTER ROLE " + identifier(b.app+"_clone") + " SET " + ownSetting
+		}
 		b.pg.admin(b.t, s.DatabaseName, s.Statement)
 	}
 	second := pair{b.app + "_clone", "second-password-of-" + b.name}

@@ -407,3 +407,20 @@ var (
 func runThese(statements []string) string {
 	return "Run " + strings.Join(statements, "; ") + "."
 }
+
+// runTheseAlso is runThese for statements after which a login has the settings of another one. Last
+// come those with a value that is not shown, each as a sentence that no client can run.
+func runTheseAlso(statements []string, like string) string {
+	var shown, advice []string
+	for _, s := range statements {
+		if head, withheld := withheldFrom(s); withheld {
+			advice = append(advice, fmt.Sprintf("Run %s with the value that %s has. %s", head, like, readSettings(like)))
+		} else {
+			shown = append(shown, s)
+		}
+	}
+	if len(shown) > 0 {
+		advice = slices.Insert(advice, 0, runThese(shown))
+	}
+	return strings.Join(advice, " ")
+}

@@ -69,7 +69,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	}
 	if differ := slices.Concat(equalized(clone, account), labelledAlike(clone, account)); len(differ) > 0 {
 		k.unequal(clone.name, fmt.Sprintf("%s has other settings, limits or attributes than %s.", clone.name, account.name),
-			runThese(concealed(differ)))
+			runTheseAlso(differ, account.name))
 	}
 	more, err := k.beyond(ctx, clone, account)
 	if err != nil {

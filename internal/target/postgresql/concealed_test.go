@@ -6,20 +6,43 @@ import (
 )
 
 // TestFindingsConcealValues verifies that a check and a plan name a setting of an application's own
-// without its value, and that the statement that runs has it.
+// without its value, that nothing in them sets another value when it is run, and that the statement
+// that runs has it.
 func TestFindingsConcealValues(t *testing.T) {
 	t.Parallel()
-	account := role{name: "app", settings: []setting{
-		{name: "pgrst.jwt_secret", value: "marker = 'x'"},
-		{name: "statement_timeout", value: "20s"},
-	}}
-	said := strings.Join(concealed(equalized(role{name: "app_clone"}, account)), "\n")
-	if strings.Contains(said, "marker") || !strings.Contains(said, "jwt_secret") || !strings.Contains(said, "20s") {
-		t.Errorf("shown: %s", said)
-	}
-	s := &setup{attempt: &attempt{t: &pg{}}, shared: equalized(role{name: "app_clone"}, account)}
-	planned := strings.Join(s.plan().Steps[0].Statements, "\n")
-	if planned != said || !strings.Contains(strings.Join(s.shared, "\n"), "marker") {
-		t.Errorf("planned: %s", planned)
+	for _, clone := range []string{"app_clone", `app = "clone" SET x`, "app\n; DROP ROLE app; --"} {
+		account := role{name: "app", settings: []setting{
+			{name: "pgrst.jwt_secret", value: "marker = 'x'"},
+			{name: "app.tenant", value: "marker", database: "shop = 'y'"},
+			{name: "statement_timeout", value: "20s"},
+		}}
+		all := equalized(role{name: clone}, account)
+		s := &setup{attempt: &attempt{t: &pg{}}, shared: all}
+		s.request.Account = "app"
+		planned := s.plan().Steps[0].Statements
+		if len(planned) != 3 || !strings.HasSuffix(planned[2], ` SET "statement_timeout" = '20s'`) {
+			t.Errorf("%s: planned: %q", clone, planned)
+		}
+		for _, p := range planned[:2] {
+			if !strings.HasPrefix(p, "-- ALTER ROLE ") || strings.ContainsAny(p, "\n\r") {
+				t.Errorf("%s: a statement without its value can be run: %q", clone, p)
+			}
+			if !strings.Contains(p, `FROM pg_db_role_setting WHERE setrole = '"app"'::regrole`) {
+				t.Errorf("%s: not said where the value is: %q", clone, p)
+			}
+		}
+		fix := runTheseAlso(all, "app")
+		for _, text := range []string{strings.Join(planned, "\n"), fix} {
+			if strings.Contains(text, "marker") || strings.Contains(text, "…") || !strings.Contains(text, `"jwt_secret"`) ||
+				!strings.Contains(text, `"app"."tenant"`) || !strings.Contains(text, "20s") {
+				t.Errorf("%s: shown: %s", clone, text)
+			}
+		}
+		if !strings.HasPrefix(fix, "Run "+all[2]+". Run ALTER ROLE ") || strings.Contains(fix, `"tenant" = `) {
+			t.Errorf("%s: advised: %s", clone, fix)
+		}
+		if !strings.Contains(strings.Join(s.shared, "\n"), "marker") {
+			t.Errorf("%s: the statements that run lack the value", clone)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -253,14 +254,33 @@ func equalized(login, like role) (out []string) {
 	return out
 }
 
-// concealed returns statements without the values of settings that the server does not know, in
-// which applications keep secrets (pgrst.jwt_secret): a right to check is none to read them.
-func concealed(statements []string) []string {
+// ownSetting is the beginning of a statement that sets what the server does not know (app.tenant).
+var ownSetting = regexp.MustCompile(
+	`^ALTER ROLE "(?:[^"]|"")*"(?: IN DATABASE "(?:[^"]|"")*")? SET "(?:[^"]|"")*"(?:\."(?:[^"]|"")*")+ = `)
+
+// withheldFrom reports whether a statement sets a setting that the server does not know, in which
+// applications keep secrets (pgrst.jwt_secret): a right to check is none to read them. head is the
+// statement as far as it can be shown, on one line.
+func withheldFrom(statement string) (head string, withheld bool) {
+	head = strings.TrimSuffix(ownSetting.FindString(statement), " = ")
+	return strings.NewReplacer("\n", " ", "\r", " ").Replace(head), head != ""
+}
+
+// readSettings says where an operator reads the settings of a role.
+func readSettings(login string) string {
+	return "SELECT setconfig FROM pg_db_role_setting WHERE setrole = " + quoteLiteral(quoteIdentifier(login)) +
+		"::regrole shows it."
+}
+
+// concealed returns statements without the values that are withheld: a comment stands for each of
+// those statements, because a value in its place could be run, and would be a wrong one.
+func concealed(statements []string, like string) []string {
 	out := slices.Clone(statements)
 	for i, s := range out {
-		head, _, ok := strings.Cut(s, " = ")
-		if at := strings.LastIndex(head, " SET "); ok && at >= 0 && strings.Contains(head[at:], ".") {
-			out[i] = head + " = '…'"
+		if head, withheld := withheldFrom(s); withheld {
+			out[i] = fmt.Sprintf("-- %s = (the value that %s has): it is not shown here. %s",
+				head, quoteIdentifier(like), readSettings(like))
+			out[i] = strings.NewReplacer("\n", " ", "\r", " ").Replace(out[i])
 		}
 	}
 	return out

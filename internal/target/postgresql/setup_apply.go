@@ -22,7 +22,7 @@ func (s *setup) plan() target.Plan {
 		if s.first {
 			at = len(p.Steps)
 		}
-		step := target.PlanStep{Database: s.t.config.Database, Statements: concealed(s.shared)}
+		step := target.PlanStep{Database: s.t.config.Database, Statements: concealed(s.shared, s.request.Account)}
 		p.Steps = slices.Insert(p.Steps, at, step)
 	}
 	if len(p.Steps) > 0 {
