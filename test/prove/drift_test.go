@@ -70,7 +70,8 @@ func (f fixture) repair(t *testing.T, c *process, in kms.RepairRotationRequest, 
 	}
 }
 
-// refused waits until the reason of a rotation names what must be changed at the target, and changes it.
+// refused waits until the reason of a rotation names what must be changed at the target, and
+// changes it.
 func (f fixture) refused(t *testing.T, c *process, secret string) {
 	t.Helper()
 	support.Retry(t, func() error {

@@ -234,7 +234,7 @@ func proveSSH(t *testing.T) {
 			"UserName": a.Name, "PublicKey": line, "PrivateKey": private,
 		})
 	}
-	// The key of a restored store is in no file any more, so nobody knows the options that its line had.
+	// The key of a restored store is in no file, so the options that its line had are not known.
 	keys.refusal = "key_options"
 	keys.change = func(t testing.TB, c *process) {
 		config := fmt.Sprintf(`{"address":%q,"host_keys":[%q],"key_options":""}`, s.Addr(), host)

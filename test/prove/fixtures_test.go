@@ -108,7 +108,8 @@ type fixture struct {
 	// that is not tried.
 	byHand func(t testing.TB, account, password string)
 
-	// refusal is what the reason of a repair by "apply" names first, where the target is to be changed before; change does that.
+	// refusal is part of the reason for which a repair by "apply" is refused until the target is
+	// changed; empty where it is not refused. change makes that change.
 	refusal string
 	change  func(t testing.TB, c *process)
 
