@@ -244,10 +244,15 @@ type DescribeRotationResponse struct {
 	// before, or the service has generated it.
 	RepairActions []string `kms:"RepairActions,list=RepairAction"`
 	// CredentialState is live, dead or unknown, as the target said at ProbeTime.
-	CredentialState string         `kms:"CredentialState"`
-	ProbeTime       time.Time      `kms:"ProbeTime,omitempty"`
-	Steps           []RotationStep `kms:"Steps,list=Step"`
-	RequestID       string         `kms:"RequestId"`
+	CredentialState string    `kms:"CredentialState"`
+	ProbeTime       time.Time `kms:"ProbeTime,omitempty"`
+	// ProbeAttemptTime is when the service last asked the target about the credential in use, whatever
+	// came of that: it is later than ProbeTime where the target did not answer. ProbePending says that
+	// it is to ask now.
+	ProbeAttemptTime time.Time      `kms:"ProbeAttemptTime,omitempty"`
+	ProbePending     bool           `kms:"ProbePending"`
+	Steps            []RotationStep `kms:"Steps,list=Step"`
+	RequestID        string         `kms:"RequestId"`
 }
 
 // The verdicts of a check on a strategy: [CheckedStrategy.Verdict].
@@ -334,8 +339,12 @@ type ListedRotation struct {
 	PromoteTime      time.Time       `kms:"PromoteTime,omitempty"`
 	NextAttemptTime  time.Time       `kms:"NextAttemptTime,omitempty"`
 	NextRotationDate time.Time       `kms:"NextRotationDate,omitempty"`
-	CredentialState  string          `kms:"CredentialState"`
-	Reason           string          `kms:"Reason,omitempty"`
+	// CredentialState to ProbePending are as in [DescribeRotationResponse].
+	CredentialState  string    `kms:"CredentialState"`
+	ProbeTime        time.Time `kms:"ProbeTime,omitempty"`
+	ProbeAttemptTime time.Time `kms:"ProbeAttemptTime,omitempty"`
+	ProbePending     bool      `kms:"ProbePending"`
+	Reason           string    `kms:"Reason,omitempty"`
 }
 
 // ListRotationsResponse is a page of rotations.
@@ -375,6 +384,19 @@ type PauseRotationRequest struct {
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
 }
 
+// ProbeRotationResponse says how many credentials the service asks the targets about, up to 10 a
+// second. DescribeRotation and ListRotations show what has come of that once ProbePending is false.
+type ProbeRotationResponse struct {
+	// Asked counts the credentials that the targets are asked about.
+	Asked int `kms:"Asked"`
+	// NotAsked counts those that they are not, because a rotation is changing them or has been
+	// quarantined, or because the secret is deleted, or has an access key of this service. Reason says
+	// why where the request names a secret.
+	NotAsked  int    `kms:"NotAsked"`
+	Reason    string `kms:"Reason,omitempty"`
+	RequestID string `kms:"RequestId"`
+}
+
 // RepairRotationRequest repairs a rotation that is quarantined. With RepairAction probe it also
 // makes the service try again now what has failed and waits.
 type RepairRotationRequest struct {
@@ -402,7 +424,7 @@ var rotationOperations = []operation.Declaration{
 		Retryable().Grantable(),
 	declare[PauseRotationRequest, EmptyResponse]("ResumeRotation").OnFound("secret, target or *").Mutates().
 		Retryable().Grantable(),
-	declare[PauseRotationRequest, EmptyResponse]("ProbeRotation").OnFound("secret, target or *").Mutates().
+	declare[PauseRotationRequest, ProbeRotationResponse]("ProbeRotation").OnFound("secret, target or *").Mutates().
 		Retryable().Grantable().AsksTarget(),
 	declare[VersionedRequest, RotateSecretResponse]("RehearseRotation").Mutates().Retryable().Grantable().
 		Rotates().Sends(),
@@ -459,8 +481,8 @@ func (c *Client) ResumeRotation(ctx context.Context, in *PauseRotationRequest) (
 
 // ProbeRotation checks now, at the targets, whether the credentials in use are accepted. It is an
 // operation of Keyturn's own.
-func (c *Client) ProbeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "ProbeRotation", in)
+func (c *Client) ProbeRotation(ctx context.Context, in *PauseRotationRequest) (*ProbeRotationResponse, error) {
+	return call[ProbeRotationResponse](ctx, c, "ProbeRotation", in)
 }
 
 // RehearseRotation rotates up to the promotion and then reverts every step. It is an operation of

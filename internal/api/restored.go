@@ -43,8 +43,8 @@ func (e *Engine) Doubt(ctx context.Context, r store.Restored) (int, error) {
 func (e *Engine) doubt(ctx context.Context, d store.Due) error {
 	now := e.Now()
 	return e.do(ctx, func(tx *store.Tx) error {
-		_, ok, err := probeable(tx, d.Account, d.Name, now)
-		if err != nil || !ok {
+		s, ok, err := tx.Secret(d.Account, d.Name, now)
+		if err != nil || unprobed(s, ok) != "" {
 			return err
 		}
 		r, ok, err := tx.Rotation(d.Account, d.Name)

@@ -68,6 +68,8 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		Advice:             r.Advice(),
 		CredentialState:    r.Health.State(),
 		ProbeTime:          r.Health.ProbedAt,
+		ProbeAttemptTime:   r.Health.TriedAt,
+		ProbePending:       r.ProbePending(),
 		NextAttemptTime:    nextAttempt(r, now),
 		Outcome:            r.State.Outcome(),
 		WaitsFor:           r.WaitsFor(0, now),
@@ -210,6 +212,9 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			NextRotationDate: r.Due,
 			NextAttemptTime:  nextAttempt(r, c.At),
 			CredentialState:  r.Health.State(),
+			ProbeTime:        r.Health.ProbedAt,
+			ProbeAttemptTime: r.Health.TriedAt,
+			ProbePending:     r.ProbePending(),
 			Reason:           r.Why(),
 		})
 	})

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -17,7 +19,7 @@ const probesAtOnce = 16
 
 // probeRotation makes the engine probe credentials now, within its budget, instead of when they are
 // due. DescribeRotation shows the result.
-func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
+func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.ProbeRotationResponse, error) {
 	if in.TargetName != "" {
 		if _, err := c.existingTarget(c.Snapshot, in.TargetName); err != nil {
 			return nil, err
@@ -27,32 +29,49 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 	if err != nil {
 		return nil, err
 	}
+	if in.SecretName != "" {
+		reason, err := c.probeNow(ctx, names[0], in.TargetName)
+		if reason != "" {
+			return &kms.ProbeRotationResponse{NotAsked: 1, Reason: reason}, err
+		}
+		return &kms.ProbeRotationResponse{Asked: 1}, err
+	}
+	var asked, elsewhere atomic.Int64
 	errs := make([]error, probesAtOnce)
 	var all sync.WaitGroup
 	for w := range probesAtOnce {
 		all.Go(func() {
 			for i := w; i < len(names) && errs[w] == nil; i += probesAtOnce {
-				errs[w] = c.probeNow(ctx, names[i], in.TargetName)
+				var reason string
+				reason, errs[w] = c.probeNow(ctx, names[i], in.TargetName)
+				switch reason {
+				case "":
+					asked.Add(1)
+				case atAnotherTarget:
+					elsewhere.Add(1)
+				}
 			}
 		})
 	}
 	all.Wait()
-	return &kms.EmptyResponse{}, errors.Join(errs...)
+	return &kms.ProbeRotationResponse{
+		Asked:    int(asked.Load()),
+		NotAsked: len(names) - int(asked.Load()) - int(elsewhere.Load()),
+	}, errors.Join(errs...)
 }
 
-// probedSecrets returns the secret of that name, or without a name every secret that no rotation
-// changes at this moment.
+// probedSecrets returns the secret of that name, or without a name every secret that is rotated.
 func (c *Call) probedSecrets(name string) (names []string, err error) {
 	if name != "" {
-		_, _, err := c.rotated(c.Snapshot, name)
-		return []string{name}, err
+		s, _, err := c.rotated(c.Snapshot, name)
+		return []string{s.Name}, err
 	}
 	withheld, err := c.withheld("")
 	if err != nil {
 		return nil, err
 	}
 	err = c.Snapshot.Rotations(c.Account(), "", "", func(r rotation.Record) bool {
-		if !r.InFlight() && !withheld[r.Secret] {
+		if !withheld[r.Secret] {
 			names = append(names, r.Secret)
 		}
 		return true
@@ -60,26 +79,56 @@ func (c *Call) probedSecrets(name string) (names []string, err error) {
 	return names, err
 }
 
-// probeNow makes the probe of one credential due. A secret that was deleted, is being rotated, or
-// has another target is left alone.
-func (c *Call) probeNow(ctx context.Context, name, targetName string) error {
-	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
-		s, ok, err := probeable(tx, c.Account(), name, c.At)
-		if err != nil || !ok || targetName != "" && s.TargetName() != targetName {
+// atAnotherTarget is why a credential is not asked about at a target.
+const atAnotherTarget = "Its target is another one."
+
+// probeNow makes the probe of one credential due. reason says why it is not: the secret was
+// deleted, is being rotated, or has another target.
+func (c *Call) probeNow(ctx context.Context, name, targetName string) (reason string, err error) {
+	err = store.Do(ctx, c.DB, func(tx *store.Tx) error {
+		s, ok, err := tx.Secret(c.Account(), name, c.At)
+		if err != nil {
 			return err
 		}
 		r, err := c.rotationOf(tx, s)
-		if err != nil || r.InFlight() {
+		if reason = unprobed(s, ok); reason == "" {
+			reason = unprobedNow(r)
+		}
+		if reason == "" && targetName != "" && s.TargetName() != targetName {
+			reason = atAnotherTarget
+		}
+		if err != nil || reason != "" {
 			return err
 		}
-		r.Health.NextAt = c.At
+		r.Health.NextAt, r.Health.TriedAt = c.At, time.Time{}
 		return tx.PutRotation(&r)
 	})
+	return reason, err
 }
 
-// probeable reads a secret whose credential can be probed. ok is false for one that was deleted or
-// is not rotated, and for an access key of this service, which needs no probe.
-func probeable(tx *store.Tx, account, name string, now time.Time) (s secret.Secret, ok bool, err error) {
-	s, ok, err = tx.Secret(account, name, now)
-	return s, ok && !s.Deleting() && s.IsRotated() && s.TargetName() != secret.OwnUsers, err
+// unprobed returns why no target is ever asked about the credential of a secret; empty if one is.
+// ok is false for a secret that no longer exists.
+func unprobed(s secret.Secret, ok bool) string {
+	switch {
+	case !ok || s.Deleting():
+		return "The secret is deleted."
+	case !s.IsRotated():
+		return "The secret is not rotated."
+	case s.TargetName() == secret.OwnUsers:
+		return "The credential is an access key of this service, which needs no probe."
+	}
+	return ""
+}
+
+// unprobedNow returns why the target is not asked about the credential in use in the state of a
+// rotation; empty if it is.
+func unprobedNow(r rotation.Record) string {
+	switch {
+	case r.State == rotation.Quarantined:
+		return fmt.Sprintf("The rotation is quarantined: keyturn rotation repair %s --probe asks the target.", r.Secret)
+	case !r.Probeable():
+		return fmt.Sprintf("The credential is being changed: the rotation is in state %s. keyturn rotation status %s "+
+			"shows its progress.", r.State, r.Secret)
+	}
+	return ""
 }

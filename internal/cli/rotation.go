@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -36,17 +37,9 @@ func (c *rotationList) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	all := &kms.ListRotationsResponse{Rotations: []kms.ListedRotation{}}
-	for in := (kms.ListRotationsRequest{State: c.State, TargetName: c.Target, MaxResults: 100}); ; {
-		page, err := client.ListRotations(e.ctx, &in)
-		if err != nil {
-			return err
-		}
-		all.Rotations, all.RequestID = append(all.Rotations, page.Rotations...), page.RequestID
-		all.Pauses = page.Pauses
-		if in.NextToken = page.NextToken; in.NextToken == "" {
-			break
-		}
+	all, err := listRotations(e.ctx, client, kms.ListRotationsRequest{State: c.State, TargetName: c.Target})
+	if err != nil {
+		return err
 	}
 	if e.json() {
 		return printResponse(e.stdout, all)
@@ -63,6 +56,24 @@ func (c *rotationList) Run(e *env) error {
 		t.row(r.SecretName, r.TargetName, state, credentialWord(r.CredentialState), when(r.NextRotationDate), r.Reason)
 	}
 	return t.write(e.stdout)
+}
+
+// listRotations returns all pages of a list of rotations as one.
+func listRotations(
+	ctx context.Context, client *kms.Client, in kms.ListRotationsRequest,
+) (*kms.ListRotationsResponse, error) {
+	all := &kms.ListRotationsResponse{Rotations: []kms.ListedRotation{}}
+	for in.MaxResults = 100; ; {
+		page, err := client.ListRotations(ctx, &in)
+		if err != nil {
+			return nil, err
+		}
+		all.Rotations, all.RequestID = append(all.Rotations, page.Rotations...), page.RequestID
+		all.Pauses = page.Pauses
+		if in.NextToken = page.NextToken; in.NextToken == "" {
+			return all, nil
+		}
+	}
 }
 
 type rotationConfigure struct {

@@ -51,26 +51,6 @@ func (c *rotationResume) Run(e *env) error {
 	return e.setPaused(in, false)
 }
 
-type rotationProbe struct {
-	which
-}
-
-func (c *rotationProbe) Run(e *env) error {
-	in, err := c.request()
-	if err != nil {
-		return err
-	}
-	client, err := e.connect()
-	if err != nil {
-		return err
-	}
-	out, err := client.ProbeRotation(e.ctx, &in)
-	if err != nil {
-		return err
-	}
-	return e.done(out, "The targets are asked, some a second; keyturn rotation list shows what they say.")
-}
-
 // pauseText says since when a pause holds and who asked for it.
 func pauseText(p kms.RotationPause) string {
 	text := ""

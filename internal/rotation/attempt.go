@@ -212,7 +212,7 @@ func (r Record) verified(now time.Time) Record {
 	case Rehearse:
 		return r.to(Reverting)
 	case Reapply:
-		return r.done(now)
+		return r.repaired(now)
 	}
 	return r.to(Verified)
 }

@@ -56,6 +56,7 @@ var outlives = map[string]bool{
 	"Paused":        true,
 	"Pause":         true,
 	"Overdue":       true,
+	"Interrupted":   false,
 	"Then":          false,
 	"Health":        true,
 	"Accepted":      true,

@@ -268,7 +268,7 @@ func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 		return r.note(now, CopiesLate, p.Late), CopiesLate
 	case target.NotKnown:
 		r.Health.Silent++
-		r.Health.NextAt, r.Health.Text = next, p.Text
+		r.Health.TriedAt, r.Health.NextAt, r.Health.Text = now, next, p.Text
 		return r, ""
 	}
 	return r.Drifted(p.Version, p.Target, p.Strategy, p.Text, now), Drift
@@ -288,7 +288,7 @@ func NotProven(p Probe) Event {
 	}
 }
 
-// Steps for a record on which no rotation is under way.
+// Steps for a record on which no rotation is under way; CheckHealth is one of a grace period, too.
 const (
 	// Begin the rotation that is due, or that waited for the end of another.
 	Begin Step = "begin"

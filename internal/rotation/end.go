@@ -266,6 +266,11 @@ func (r Record) onRepair(e Event, now time.Time) (Record, bool) {
 		r = r.to(Prepared)
 		r.Attempt, r.Rejections, r.Imposed = 0, 0, true
 		return r.quiet(now), true
+	case Undo: // the previous credential works until it is retired
+		if !r.graceInterrupted() {
+			return r, false
+		}
+		return r.repaired(now).onGrace(e, now)
 	}
 	return r, false
 }

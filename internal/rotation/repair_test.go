@@ -1,6 +1,8 @@
 package rotation
 
 import (
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,5 +76,65 @@ func TestRepairedCredentialIsProbedAgain(t *testing.T) {
 	}
 	if r := drifted.Adopted("v3", drifted.LoginFailedAt, noon); r.State != Done || r.Wake().IsZero() {
 		t.Errorf("after adopt: %s, wakes at %v", r.State, r.Wake())
+	}
+}
+
+// TestDriftInGrace: the credential in use is checked in its grace period, too. One that was changed
+// is quarantined, and a repair continues the grace period.
+func TestDriftInGrace(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	end, check := noon.Add(3*time.Hour), noon.Add(time.Hour)
+	grace := Record{
+		Account: "a", Secret: "s", ID: "v2", State: InGrace, Mode: Rotate, Trigger: Automatic, Strategy: target.Double,
+		Target: "t", Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, StartedAt: noon, PromotedAt: noon,
+		GraceUntil: end, GraceDeadline: end.Add(time.Hour), NextAt: end, Grace: Grace{Min: 3 * time.Hour, Max: 4 * time.Hour},
+		Accepted: "v2", Health: Health{NextAt: check},
+	}
+	if at := grace.Wake(); !at.Equal(check) {
+		t.Errorf("wakes at %v, want the check of the credential at %v", at, check)
+	}
+	for at, want := range map[time.Time]Step{noon: Wait, check: CheckHealth, end: Expire} {
+		if got := Plan(grace, at); got != want {
+			t.Errorf("at %v: %s, want %s", at, got, want)
+		}
+	}
+	drifted, kind := grace.AfterProbe(
+		Probe{Version: "v2", Target: "t", Live: target.Dead, Strategy: target.Single, Text: "rejected"}, check, end)
+	if drifted.State != Quarantined || kind != Drift || !strings.Contains(drifted.Advice(), "keyturn rotation undo") {
+		t.Fatalf("after the check: %s, %s, %q", drifted.State, kind, drifted.Advice())
+	}
+	step := func(r Record, kinds ...EventKind) Record {
+		t.Helper()
+		for _, kind := range kinds {
+			var err error
+			if r, err = Next(r, Event{Kind: kind}, check); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return r
+	}
+	repaired := step(drifted, Again, Sending, Accepted, LoggedIn)
+	repaired.Steps, repaired.Health, repaired.Doubtful = nil, grace.Health, false
+	repaired.SentAt, repaired.HeldAt = time.Time{}, time.Time{}
+	if !reflect.DeepEqual(repaired, grace) {
+		t.Errorf("after the repair:\n%+v, want\n%+v", repaired, grace)
+	}
+	undone := step(drifted, Undo, LoggedIn)
+	if undone.State != InGrace || undone.Candidate != "v1" || undone.Base != "v2" {
+		t.Errorf("after an undo: %s, candidate %s, base %s", undone.State, undone.Candidate, undone.Base)
+	}
+	if r := drifted.Adopted("v3", time.Time{}, check); r.State != Done || r.Interrupted != nil {
+		t.Errorf("after adopt: %s, interrupted %v", r.State, r.Interrupted)
+	}
+	leaked := grace
+	leaked.State, leaked.Trigger, leaked.NextAt = Retiring, Emergency, time.Time{}
+	leaked = step(leaked.Drifted("v2", "t", target.Single, "rejected", check), Again, Sending, Accepted, LoggedIn)
+	if leaked.State != Retiring || leaked.Base != "v1" {
+		t.Errorf("a repair before the retirement: %s of %s; want that v1, which may have leaked, is retired",
+			leaked.State, leaked.Base)
+	}
+	if _, err := Next(Record{}.Drifted("v1", "t", target.Single, "rejected", noon), Event{Kind: Undo}, noon); err == nil {
+		t.Error("an undo without a previous credential is taken")
 	}
 }

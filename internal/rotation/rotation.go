@@ -150,6 +150,8 @@ type Record struct {
 	Pause  *Pause `json:"pause,omitempty"`
 	// Overdue says that it was reported that a due rotation has not been made.
 	Overdue bool `json:"overdue,omitempty"`
+	// Interrupted is the rotation that a repair interrupts; nil for none.
+	Interrupted *Interrupted `json:"interrupted,omitempty"`
 	// Then is an emergency rotation that waits for the end of this one.
 	Then *Request `json:"then,omitempty"`
 
@@ -171,6 +173,9 @@ type Health struct {
 	// ProbedAt is when the target last answered, and Live what it said.
 	ProbedAt time.Time `json:"probed_at,omitzero"`
 	Live     bool      `json:"live,omitempty"`
+	// TriedAt is when the engine last tried to ask it, whatever came of that; zero while it is to ask
+	// at once.
+	TriedAt time.Time `json:"tried_at,omitzero"`
 	// NextAt is when it is asked again; zero means never.
 	NextAt time.Time `json:"next_at,omitzero"`
 	// Silent counts the probes in a row that decided nothing, and Text is what the last of them met.
@@ -311,7 +316,7 @@ func Retry(abandons int) time.Duration {
 // version.
 func (r Record) Seen(version string, now, next time.Time) Record {
 	r.Accepted = version
-	r.Health = Health{ProbedAt: now, Live: true, NextAt: next}
+	r.Health = Health{ProbedAt: now, Live: true, TriedAt: now, NextAt: next}
 	return r
 }
 
@@ -328,7 +333,8 @@ func (r Record) Repairable(generated bool) bool {
 func (r Record) Adopted(version string, lastFailed, now time.Time) Record {
 	r = r.to(Done)
 	r.Candidate, r.Accepted, r.EndedAt, r.LoginFailedAt = version, version, now, lastFailed
-	r.Health = Health{ProbedAt: now, Live: true, NextAt: r.Health.NextAt}
+	r.Interrupted = nil // the version that is to be retired is no longer the previous one
+	r.Health = Health{ProbedAt: now, Live: true, TriedAt: now, NextAt: r.Health.NextAt}
 	return r.note(now, Adopted, "")
 }
 
@@ -353,7 +359,7 @@ func (r Record) Restored(now time.Time) Record {
 // Why returns in words why the rotation is where it is, when something is wrong; of one that has
 // ended also why the credential in use could not be checked.
 func (r Record) Why() string {
-	if r.Reason == "" && !r.InFlight() && r.Health.Text != "" {
+	if r.Reason == "" && r.Probeable() && r.Health.Text != "" {
 		return "The last check of the credential in use decided nothing: " + r.Health.Text + "."
 	}
 	return r.Reason
@@ -367,9 +373,14 @@ const OwnUsers = "ram"
 func (r Record) Advice() string {
 	switch {
 	case r.State == Quarantined:
-		return r.State.InsteadOfCancel() + " With --probe: the target was fixed by hand, check it again. With " +
+		text := r.State.InsteadOfCancel() + " With --probe: the target was fixed by hand, check it again. With " +
 			"--apply: give the target the stored credential again, if the target has accepted it before or the " +
 			"service has generated it. With --adopt FILE: store a credential that the target accepts."
+		if r.graceInterrupted() {
+			text += " The previous credential is not retired yet: keyturn rotation undo makes it current again if the " +
+				"target accepts it."
+		}
+		return text
 	case r.Cancelled:
 		return "It is cancelled as soon as the target has said what it has, and has taken back what an attempt may " +
 			"have left there. The service retries that automatically, at least every five minutes. Where that has failed, " +
@@ -393,19 +404,22 @@ func (r Record) Advice() string {
 }
 
 // Drifted returns the record after the target was found not to accept the credential in use: it was
-// changed outside of the service. There is nothing to fall back to, so an operator decides. A
-// repair gives the target the stored credential again.
+// changed outside of the service. An operator decides. A repair gives the target the stored
+// credential again, and the rotation that was in its grace period, or at the retirement, goes on.
 func (r Record) Drifted(
 	current, targetName string, strategy target.Strategy, text string, now time.Time,
 ) Record {
 	none := time.Time{}
-	r.ID, r.State, r.Mode, r.Trigger = "", Quarantined, Reapply, ""
+	if r.Interrupted = r.interrupted(); r.Interrupted == nil {
+		r.ID = ""
+	}
+	r.State, r.Mode, r.Trigger = Quarantined, Reapply, ""
 	r.Target, r.Strategy = targetName, strategy
 	r.Candidate, r.Base = current, current
 	r.Attempt, r.Candidates, r.Rejections, r.Failures = 0, 0, 0, 0
 	r.StartedAt, r.PromotedAt, r.EndedAt, r.NextAt = now, none, none, none
 	r.GraceUntil, r.GraceDeadline = none, none
-	r.Health = Health{ProbedAt: now, NextAt: now} // a quarantined record wakes only after the repair
+	r.Health = Health{ProbedAt: now, TriedAt: now, NextAt: now} // a quarantined record wakes only after the repair
 	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") +
 		". It was changed outside of Keyturn."
 	return r.note(now, Drift, text)

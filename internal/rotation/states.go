@@ -256,6 +256,15 @@ func (s State) WayOut() string {
 // InFlight reports whether a rotation is under way, or stuck.
 func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
 
+// Probeable reports whether the engine may ask the target about the credential in use: it is not
+// being changed.
+func (r Record) Probeable() bool { return !r.InFlight() || r.State == InGrace }
+
+// ProbePending reports whether the engine is to ask the target at once about the credential in use.
+func (r Record) ProbePending() bool {
+	return r.Probeable() && r.Health.TriedAt.IsZero() && !r.Health.NextAt.IsZero()
+}
+
 // Unsent reports whether no candidate of the rotation was sent to the target.
 func (r Record) Unsent() bool { return r.InFlight() && r.Attempt == 0 }
 
@@ -300,7 +309,7 @@ type Step string
 const (
 	// Nothing: an operator must decide, or all is done.
 	Nothing Step = "nothing"
-	// Wait until NextAt.
+	// Wait until NextAt, and in a grace period until the credential in use is to be checked.
 	Wait Step = "wait"
 	// Prepare makes a candidate and stores it: event Stored.
 	Prepare Step = "prepare"
@@ -330,12 +339,16 @@ const (
 
 // Steps returns the steps that Plan can return.
 func Steps() []Step {
-	return []Step{Nothing, Wait, Prepare, Send, Resolve, Verify, Promote, CheckBase, Expire, Retire, Revert, Clear}
+	return []Step{
+		Nothing, Wait, CheckHealth, Prepare, Send, Resolve, Verify, Promote, CheckBase, Expire, Retire, Revert, Clear,
+	}
 }
 
 // Plan says what to do next with a record that no engine is working on.
 func Plan(r Record, now time.Time) Step {
 	switch {
+	case r.State == InGrace && r.NextAt.After(now) && !r.Health.NextAt.IsZero() && !r.Health.NextAt.After(now):
+		return CheckHealth
 	case r.InFlight() && r.NextAt.After(now):
 		return Wait
 	case r.State == Prepared && r.Cancelled:

@@ -7,6 +7,8 @@ func (r Record) Wake() time.Time {
 	var list []time.Time
 	switch {
 	case r.State == Quarantined:
+	case r.State == InGrace && !r.NextAt.IsZero():
+		list = append(list, r.NextAt)
 	case r.InFlight():
 		if r.NextAt.IsZero() {
 			return time.Unix(0, 0).UTC() // at once, also when the clock was set back since it began

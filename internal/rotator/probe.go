@@ -13,7 +13,8 @@ import (
 
 // probe checks whether the credential in use is still accepted, before an application notices that
 // it is not.
-func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
+func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
+	now := w.engine.Now()
 	if at := w.rotator.probes.slot("", now); at.After(now.Add(time.Second)) {
 		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
 			r.Health.NextAt = at
@@ -36,12 +37,13 @@ func (w *worker) probe(ctx context.Context, t *api.Turn, now time.Time) (bool, e
 }
 
 // check checks whether a rotation of a credential that is live would be safe, and logs in as its
-// application does unless the probe has done so. The result goes into the record.
+// application does unless the probe has done so. The result goes into the record. In a grace period
+// that can wait: no rotation begins before its end.
 func (w *worker) check(
 	ctx context.Context, t *api.Turn, p rotation.Probe,
 ) (into func(rotation.Record) rotation.Record) {
 	unchanged := func(r rotation.Record) rotation.Record { return r }
-	if p.Live != target.Live {
+	if p.Live != target.Live || t.Record.InFlight() {
 		return unchanged
 	}
 	system, err := t.Open()

@@ -64,18 +64,19 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 
 // steps has the code of every step of package rotation.
 var steps = map[rotation.Step]func(*worker, context.Context, *api.Turn) (more bool, err error){
-	rotation.Nothing:   (*worker).rest,
-	rotation.Wait:      (*worker).rest,
-	rotation.Prepare:   (*worker).prepare,
-	rotation.Promote:   (*worker).promote,
-	rotation.Expire:    (*worker).expire,
-	rotation.Send:      atTarget((*worker).send),
-	rotation.Resolve:   atTarget((*worker).resolve),
-	rotation.Verify:    atTarget((*worker).verifyCandidate),
-	rotation.CheckBase: atTarget((*worker).verifyBase),
-	rotation.Retire:    atTarget((*worker).retire),
-	rotation.Revert:    atTarget((*worker).takeBack),
-	rotation.Clear:     atTarget((*worker).clear),
+	rotation.Nothing:     (*worker).rest,
+	rotation.Wait:        (*worker).rest,
+	rotation.CheckHealth: (*worker).probe,
+	rotation.Prepare:     (*worker).prepare,
+	rotation.Promote:     (*worker).promote,
+	rotation.Expire:      (*worker).expire,
+	rotation.Send:        atTarget((*worker).send),
+	rotation.Resolve:     atTarget((*worker).resolve),
+	rotation.Verify:      atTarget((*worker).verifyCandidate),
+	rotation.CheckBase:   atTarget((*worker).verifyBase),
+	rotation.Retire:      atTarget((*worker).retire),
+	rotation.Revert:      atTarget((*worker).takeBack),
+	rotation.Clear:       atTarget((*worker).clear),
 }
 
 func (w *worker) rest(context.Context, *api.Turn) (bool, error) { return false, nil }
@@ -144,7 +145,7 @@ func (w *worker) expire(ctx context.Context, t *api.Turn) (bool, error) {
 func (w *worker) idle(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
 	switch step, q, at := rotation.PlanIdle(t.Record, t.AllPaused || t.Target.Paused, t.Earliest(), now); {
 	case step == rotation.CheckHealth:
-		return w.probe(ctx, t, now)
+		return w.probe(ctx, t)
 	case step == rotation.Postpone && at.IsZero():
 		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
 	case step == rotation.Postpone:

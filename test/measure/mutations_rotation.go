@@ -160,9 +160,25 @@ var rotationMutations = []mutation{
 	{
 		name: "the engine has no code for a step",
 		file: "internal/rotator/worker.go",
-		old:  "	rotation.Revert:    atTarget((*worker).takeBack),\n",
+		old:  "	rotation.Revert:      atTarget((*worker).takeBack),\n",
 		pkg:  "internal/rotator",
 		test: "TestEveryStepIsTaken",
+	},
+	{
+		name: "a credential in its grace period is not checked",
+		file: "internal/rotation/states.go",
+		old:  "case r.State == InGrace && r.NextAt.After(now) && !r.Health.NextAt.IsZero()",
+		new:  "case false",
+		pkg:  "internal/rotation",
+		test: "TestDriftInGrace",
+	},
+	{
+		name: "a repair forgets the grace period that it has interrupted",
+		file: "internal/rotation/attempt.go",
+		old:  "return r.repaired(now)",
+		new:  "return r.done(now)",
+		pkg:  "internal/rotation",
+		test: "TestDriftInGrace",
 	},
 	{
 		name: "what outlives a rotation is forgotten when the next one begins",

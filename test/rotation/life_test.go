@@ -561,3 +561,67 @@ func TestProbeNow(t *testing.T) {
 		}
 	}
 }
+
+// TestProbeInGrace changes the password of the account in use by hand in a grace period. It is
+// found, and a repair or an undo gives applications a credential that works, in the same grace
+// period.
+func TestProbeInGrace(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, x system) {
+		s := x.run(t)
+		first := read(t, s, "app", "", "")
+		rotate(t, s, "app", "v2")
+		grace := until(t, s, "app", "grace")
+		next := read(t, s, "app", "", "")
+		byHand := func() {
+			t.Helper()
+			if x.strategy == "overlap" {
+				x.set(t, next.AccountName, first.AccountPassword)
+			} else {
+				x.set(t, next.AccountName, "a-password-by-hand")
+			}
+			out, err := s.Client.ProbeRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})
+			must(t, err)
+			if out.Asked != 1 || out.NotAsked != 0 {
+				t.Errorf("the target is asked about %d credentials, not about %d", out.Asked, out.NotAsked)
+			}
+			r := until(t, s, "app", "quarantined")
+			if r.RotationID != "v2" || !strings.Contains(r.Reason, "It was changed outside of Keyturn") ||
+				!strings.Contains(r.Advice, "keyturn rotation undo") {
+				t.Errorf("rotation %q: %s; advice %s", r.RotationID, r.Reason, r.Advice)
+			}
+			out, err = s.Client.ProbeRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})
+			must(t, err)
+			if out.Asked != 0 || out.NotAsked != 1 || !strings.Contains(out.Reason, "keyturn rotation repair app --probe") {
+				t.Errorf("a quarantined credential: %+v", out)
+			}
+		}
+		byHand()
+		must(t, second(s.Client.RepairRotation(t.Context(), &kms.RepairRotationRequest{
+			SecretName:   "app",
+			RepairAction: "apply",
+		})))
+		after := until(t, s, "app", "grace")
+		if !after.GraceUntil.Equal(grace.GraceUntil) ||
+			after.BaseVersionID != grace.BaseVersionID ||
+			after.RotationID != "v2" {
+			t.Errorf("after the repair: rotation %q until %s with base %s, want %q, %s, %s", after.RotationID,
+				after.GraceUntil, after.BaseVersionID, "v2", grace.GraceUntil, grace.BaseVersionID)
+		}
+		x.works(t, "the current credential after the repair", next, true)
+		if x.strategy == "double" {
+			x.works(t, "the previous credential after the repair", first, true)
+		}
+		if x.strategy == "overlap" { // the repair has left one credential
+			must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+			until(t, s, "app", "done")
+			return
+		}
+		byHand()
+		must(t, second(s.Client.UndoRotation(t.Context(), name("app"))))
+		untilVersion(t, s, "app", "v1")
+		x.works(t, "the credential after the undo", read(t, s, "app", "", ""), true)
+		must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+		until(t, s, "app", "done")
+	})
+}

@@ -47,6 +47,7 @@ func (x *walk) people() {
 		repairs := func(w *world, _ *data) { w.touched = w.touched || w.odd() } // nothing is known of such a target
 		event("RepairRotation probe", rotation.Probed, repairs)
 		event("RepairRotation apply", rotation.Again, repairs)
+		event("UndoRotation", rotation.Undo, nil)
 		x.adopt(ask)
 	}
 	if r.State != rotation.Quarantined {

@@ -354,7 +354,15 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 	failures := min(r.Failures, 10) // the back-off grows no more then
 	h.bytes(int8(r.Attempt), int8(r.Candidates), int8(r.Rejections), int8(failures), int8(min(r.Waiting, 1)))
 	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled, r.Imposed)
-	h.flags(r.Doubtful, r.BaseRejected, r.GraceOver)
+	h.flags(r.Doubtful, r.BaseRejected, r.GraceOver, r.Interrupted != nil)
+	if i := r.Interrupted; i != nil {
+		h.text(string(i.State))
+		h.text(string(i.Trigger))
+		h.text(i.Base)
+		h.flags(i.Swapped)
+		h.time(i.GraceUntil, now)
+		h.time(i.GraceDeadline, now)
+	}
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.GraceDeadline, now)

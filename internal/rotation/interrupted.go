@@ -1,0 +1,67 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// Interrupted is a rotation that has made its candidate current and has not retired the base, when
+// the target no longer accepts the candidate. The record keeps its ID. The members are as in
+// [Record].
+type Interrupted struct {
+	State         State           `json:"state"`
+	Trigger       Trigger         `json:"trigger"`
+	Strategy      target.Strategy `json:"strategy"`
+	Base          string          `json:"base"`
+	Attempt       int             `json:"attempt,omitempty"`
+	Candidates    int             `json:"candidates,omitempty"`
+	Swapped       bool            `json:"swapped,omitempty"`
+	StartedAt     time.Time       `json:"started_at,omitzero"`
+	PromotedAt    time.Time       `json:"promoted_at,omitzero"`
+	GraceUntil    time.Time       `json:"grace_until,omitzero"`
+	GraceDeadline time.Time       `json:"grace_limit,omitzero"`
+}
+
+// interrupted returns what a repair continues: nil where no credential is left to be retired.
+func (r Record) interrupted() *Interrupted {
+	if r.State != InGrace && r.State != Retiring {
+		return nil
+	}
+	return &Interrupted{
+		State:         r.State,
+		Trigger:       r.Trigger,
+		Strategy:      r.Strategy,
+		Base:          r.Base,
+		Attempt:       r.Attempt,
+		Candidates:    r.Candidates,
+		Swapped:       r.Swapped,
+		StartedAt:     r.StartedAt,
+		PromotedAt:    r.PromotedAt,
+		GraceUntil:    r.GraceUntil,
+		GraceDeadline: r.GraceDeadline,
+	}
+}
+
+// graceInterrupted reports whether a repair continues a grace period.
+func (r Record) graceInterrupted() bool {
+	return r.Interrupted != nil && r.Interrupted.State == InGrace
+}
+
+// repaired ends a repair, and continues the rotation that it has interrupted.
+func (r Record) repaired(now time.Time) Record {
+	i := r.Interrupted
+	if i == nil {
+		return r.done(now)
+	}
+	r = r.to(i.State)
+	r.Interrupted, r.Mode, r.Imposed = nil, Rotate, false
+	r.Trigger, r.Strategy, r.Base = i.Trigger, i.Strategy, i.Base
+	r.Attempt, r.Candidates, r.Rejections, r.Swapped = i.Attempt, i.Candidates, 0, i.Swapped
+	r.StartedAt, r.PromotedAt = i.StartedAt, i.PromotedAt
+	r.GraceUntil, r.GraceDeadline = i.GraceUntil, i.GraceDeadline
+	if r.State == InGrace {
+		r.NextAt = r.GraceUntil
+	}
+	return r
+}
