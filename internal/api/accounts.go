@@ -250,6 +250,9 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 		case class.MayBeFailedLogin():
 			return p.refused(err, next)
 		}
+		if advice := p.allowing(p.target, err); advice != "" {
+			return p.refused(err, ". "+advice)
+		}
 		return p.refused(err, "")
 	}
 	other, err := p.second(ctx, one)

@@ -317,8 +317,8 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 			Verdict: target.Impossible,
 			Account: c.Account,
 			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",
-			Fix: "Change that at the target, or configure how the application connects: keyturn rotation configure with " +
-				"--login-endpoint, --login-database or --login-certificate-secret.",
+			Fix: cmp.Or(k.allowing(k.target, err), "Change that at the target, or configure how the application connects: "+
+				"keyturn rotation configure with --login-endpoint, --login-database or --login-certificate-secret."),
 		})
 	default:
 		if _, withheld := target.ForCaller(err); withheld {
@@ -327,6 +327,16 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 		k.check.Unchecked = cmp.Or(k.check.Unchecked, "the login gave no proof: "+answer.Error())
 	}
 	return false
+}
+
+// allowing returns the advice to change the setting of a target that keeps a login from going on;
+// empty if no setting does.
+func (c *Call) allowing(t store.Target, err error) string {
+	setting := target.SettingOf(err)
+	if setting == "" {
+		return ""
+	}
+	return fmt.Sprintf("To allow it: keyturn target update %s --set '%s'", t.Name, setting)
 }
 
 func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said string) target.Finding {

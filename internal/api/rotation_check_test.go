@@ -61,6 +61,7 @@ func TestCheckRotation(t *testing.T) {
 		consents    []string
 		verdict     string
 		want        string // of both strategies, with findings
+		fix         string // ends the advice of the last finding
 		logins      int
 	}{
 		{
@@ -113,6 +114,18 @@ func TestCheckRotation(t *testing.T) {
 			logins:  1,
 		},
 		{
+			name: "a way of the target",
+			answer: &target.Error{
+				Class:   target.Denied,
+				Text:    "it asks in another way",
+				Setting: `ways=["one"]`,
+			},
+			verdict: "impossible",
+			want:    "single impossible, double impossible" + second + ", login-denied",
+			fix:     `keyturn target update pg --set 'ways=["one"]'`,
+			logins:  1,
+		},
+		{
 			name:    "a limit after authentication",
 			answer:  target.Failed(target.Admitted, "53300", "too many connections for role"),
 			verdict: "safe",
@@ -153,6 +166,9 @@ func TestCheckRotation(t *testing.T) {
 			}
 			if n := m.logins("app"); n != tt.logins {
 				t.Errorf("%d logins; want %d", n, tt.logins)
+			}
+			if last := out.Findings[len(out.Findings)-1]; !strings.HasSuffix(last.Fix, tt.fix) {
+				t.Errorf("advice %q; want %q", last.Fix, tt.fix)
 			}
 			shown := w.describe(t, "db")
 			if len(shown.CheckFindings) != len(out.Findings) || !shown.CheckTime.Equal(out.CheckTime) ||

@@ -15,14 +15,29 @@ import (
 )
 
 // Decode reads a configuration strictly: its error names a member that the kind does not have. An
-// empty configuration counts as an empty object.
+// empty configuration counts as an empty object, and a string as a list of it where one is wanted.
 func Decode(config json.RawMessage, into any) error {
 	if len(bytes.TrimSpace(config)) == 0 {
 		config = json.RawMessage("{}")
 	}
-	d := json.NewDecoder(bytes.NewReader(config))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
+	for {
+		d := json.NewDecoder(bytes.NewReader(config))
+		d.DisallowUnknownFields()
+		err := d.Decode(into)
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) && wrong.Value == "string" && listsStrings(wrong.Type) {
+			if listed, ok := withList(config, memberPath(wrong.Field)); ok {
+				config = listed
+				continue
+			}
+		}
+		return decoded(d, err)
+	}
+}
+
+// decoded returns the error of a configuration that d has read with err.
+func decoded(d *json.Decoder, err error) error {
+	if err != nil {
 		var wrong *json.UnmarshalTypeError
 		switch {
 		case errors.As(err, &wrong):
@@ -40,16 +55,44 @@ func Decode(config json.RawMessage, into any) error {
 	return nil
 }
 
-// settingName returns a path of members without the names of embedded Go types, which encoding/json
-// puts into the path and a caller cannot know.
-func settingName(path string) string {
-	parts := slices.DeleteFunc(
-		strings.Split(path, "."), func(p string) bool { return p != "" && p[0] >= 'A' && p[0] <= 'Z' },
-	)
-	if len(parts) == 0 {
-		return "the configuration"
+// listsStrings reports whether a type is a list whose elements are read from strings.
+func listsStrings(t reflect.Type) bool {
+	return t.Kind() == reflect.Slice && (t.Elem().Kind() == reflect.String ||
+		reflect.PointerTo(t.Elem()).Implements(reflect.TypeFor[json.Unmarshaler]()))
+}
+
+// withList returns the configuration with a list of the member at a path in its place.
+func withList(config json.RawMessage, path []string) (json.RawMessage, bool) {
+	if len(path) == 0 {
+		listed, err := json.Marshal([]json.RawMessage{config})
+		return listed, err == nil
 	}
-	return strings.Join(parts, ".")
+	var members map[string]json.RawMessage
+	if json.Unmarshal(config, &members) != nil || members[path[0]] == nil {
+		return nil, false
+	}
+	inner, ok := withList(members[path[0]], path[1:])
+	if !ok {
+		return nil, false
+	}
+	members[path[0]] = inner
+	listed, err := json.Marshal(members)
+	return listed, err == nil
+}
+
+// memberPath returns a path of members without the names of embedded Go types, which encoding/json
+// puts into the path and a caller cannot know.
+func memberPath(path string) []string {
+	return slices.DeleteFunc(
+		strings.Split(path, "."), func(p string) bool { return p == "" || p[0] >= 'A' && p[0] <= 'Z' },
+	)
+}
+
+func settingName(path string) string {
+	if parts := memberPath(path); len(parts) > 0 {
+		return strings.Join(parts, ".")
+	}
+	return "the configuration"
 }
 
 // wanted describes a Go type in the words of JSON.

@@ -79,6 +79,9 @@ type Error struct {
 	// has not proved its identity. A caller who could read it could use a target as a port scanner
 	// and to read the banners of other services.
 	Detail string
+	// Setting is the setting of the target, as KEY=VALUE, that would let the attempt go on; empty for
+	// none. An operator decides about it.
+	Setting string
 	// stranger says that the sender may be another service than a system of the target's kind.
 	stranger bool
 	// adminRejected says that the target has rejected the credential of its administrator.
@@ -175,6 +178,15 @@ func DetailOf(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Detail
+	}
+	return ""
+}
+
+// SettingOf returns [Error.Setting] of the [*Error] that err is or wraps; otherwise "".
+func SettingOf(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Setting
 	}
 	return ""
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -112,8 +113,13 @@ func TestPasswordRule(t *testing.T) {
 func TestDecode(t *testing.T) {
 	t.Parallel()
 	type config struct {
-		Address string     `json:"address"`
-		TLS     target.TLS `json:"tls"`
+		target.Endpoints
+		TLS   target.TLS `json:"tls"`
+		Auth  []string   `json:"auth"`
+		Sizes []int      `json:"sizes"`
+		Deep  struct {
+			Auth []string `json:"auth"`
+		} `json:"deep"`
 		target.PasswordRule
 	}
 	for text, want := range map[string]string{
@@ -125,6 +131,8 @@ func TestDecode(t *testing.T) {
 		`{"tls":{"off":1}}`:                  "tls.off is of type number; use true or false",
 		`{"tls":[]}`:                         "tls is of type array; use an object",
 		`{"address":"h"} {}`:                 "the configuration is not one JSON object",
+		`{"sizes":"1"}`:                      "sizes is of type string; use a list",
+		`{"auth":{}}`:                        "auth is of type object; use a list",
 		`[]`:                                 "",
 	} {
 		var c config
@@ -138,6 +146,27 @@ func TestDecode(t *testing.T) {
 		if fmt.Sprint(err) != want && (want != "" || err != nil) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
+	}
+}
+
+// TestDecodeTakesOneForAList verifies that a string stands for a list of it, and not for a part.
+func TestDecodeTakesOneForAList(t *testing.T) {
+	t.Parallel()
+	var got, want struct {
+		target.Endpoints
+		Auth []string `json:"auth"`
+		Deep struct {
+			Auth []string `json:"auth"`
+		} `json:"deep"`
+	}
+	if err := target.Decode(json.RawMessage(`{"auth":"md5","verify":"b","address":"a","deep":{"auth":"x, y"}}`),
+		&got); err != nil {
+		t.Fatal(err)
+	}
+	want.Address, want.Auth, want.Deep.Auth = "a", []string{"md5"}, []string{"x, y"}
+	want.Verify = target.EndpointList{{Address: "b", Role: got.Verify[0].Role}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -264,8 +264,8 @@ func (k *check) form(ctx context.Context, r role) error {
 	case !slices.Contains(methods, "md5"):
 		f.Code, f.Verdict = "md5-not-allowed", target.Impossible
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it.", r.name)
-		f.Fix = "Add md5 to require_auth of the target, or the consent " + consentSCRAM + " to the secret, if its " +
-			"driver knows SCRAM."
+		f.Fix = `Allow it (keyturn target update with --set 'require_auth=["scram-sha-256","md5"]'), or add the consent ` +
+			consentSCRAM + " to the secret, if its driver knows SCRAM."
 	default:
 		f.Code, f.Verdict = "md5", target.Note
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the new one will be.", r.name)

@@ -3,9 +3,11 @@ package postgresql
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -170,18 +172,35 @@ func (t *pg) loginFailed(what string, err error, secrets ...sensitive.Value) *ta
 		}
 		return failed
 	case asksOtherwise(err):
-		return target.Failed(
+		denied := target.Failed(
 			target.Denied,
 			"",
 			what+": the server does not ask for the password in a way that the setting require_auth allows; "+
 				"see pg_hba.conf",
 			secrets...)
+		denied.Setting = t.allowing(err)
+		return denied
 	}
 	return target.NotSent(what, connectReason(err), secrets...)
 }
 
 // asksOtherwise reports whether a server asked for a password in a way that it may not.
 func asksOtherwise(err error) bool { return strings.Contains(err.Error(), "require_auth check failed") }
+
+// allowing returns the setting with which the way is allowed that a server has asked in; empty for
+// one that no target may allow, and for a password in clear without TLS.
+func (t *pg) allowing(err error) string {
+	for _, method := range authMethods {
+		if !strings.Contains(err.Error(), "server requested "+method+" authentication") ||
+			method == "password" && t.config.TLS.Off {
+			continue
+		}
+		if methods, err := json.Marshal(append(slices.Clone(t.config.RequireAuth), method)); err == nil {
+			return "require_auth=" + string(methods)
+		}
+	}
+	return ""
+}
 
 func isAdmitted(err error) bool {
 	_, ok := errors.AsType[*admittedError](err)

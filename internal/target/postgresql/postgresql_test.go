@@ -53,6 +53,7 @@ func startClusterWith(t *testing.T, tls bool, config sandbox.PostgresConfig) *cl
 		"host all banned,barred 127.0.0.1/32 reject",
 		"host all open 127.0.0.1/32 trust",
 		"host all clear 127.0.0.1/32 password",
+		"host all old_form 127.0.0.1/32 md5",
 	}, config.HBA...)
 	if config.ClientCA != nil {
 		config.HBA = append(config.HBA, "hostssl all certified 127.0.0.1/32 scram-sha-256 clientcert=verify-ca")
@@ -360,6 +361,18 @@ func testClasses(t *testing.T, c *cluster, reader, _ target.Credential) {
 	clear := c.role(t, "clear", "LOGIN")
 	verify(target.Denied, "require_auth", clear)
 	targettest.Must(t, c.open(t, c.Addr(), reader, `"require_auth":["password"]`).Verify(targettest.Within(t), clear))
+	old := c.role(t, "old_form", "LOGIN")
+	c.md5(t, &old)
+	for who, want := range map[*target.Credential]string{
+		&old:                                  `require_auth=["scram-sha-256","md5"]`,
+		&clear:                                `require_auth=["scram-sha-256","password"]`,
+		{Account: "open", Secret: old.Secret}: "",
+	} {
+		if got := target.SettingOf(c.open(t, c.Addr(), reader).Verify(targettest.Within(t), *who)); got != want {
+			t.Errorf("a login of %s needs the setting %q, want %q", who.Account, got, want)
+		}
+	}
+	targettest.Must(t, c.open(t, c.Addr(), reader, `"require_auth":"md5"`).Verify(targettest.Within(t), old))
 	full := c.account(t)
 	c.alter(t, full, "CONNECTION LIMIT 0")
 	verify(target.Admitted, "too many connections for role", full)
