@@ -19,6 +19,14 @@ var postgresqlMutations = []mutation{
 		test: "TestPostgreSQL",
 	},
 	{
+		name: "a plan does not say which settings the administrator of PostgreSQL may not give",
+		file: "internal/target/postgresql/parameters.go",
+		old:  "may = \"has_parameter_privilege(n, 'SET')\"",
+		new:  "may = \"true\"",
+		pkg:  "internal/target/postgresql",
+		test: "TestTwoLogins",
+	},
+	{
 		name: "lines of pg_hba.conf are not known to compare no name",
 		file: "internal/target/postgresql/check_pair.go",
 		old:  "if err != nil || !compared {",

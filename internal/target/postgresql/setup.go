@@ -27,6 +27,7 @@ type setup struct {
 	owner    string              // the role that the logins act as afterwards
 	others   []string            // accounts besides the logins that the statements change
 	notes    []string
+	lacks    string // a right of the administrator without which statements fail; empty for none
 }
 
 // PlanAccounts plans two logins. The account stays what it is: the owner of its objects, a login,
@@ -65,7 +66,13 @@ func (t *pg) setup(ctx context.Context, r target.PlanRequest) (_ *setup, err err
 	if err := s.begin(ctx, r.Account); err != nil {
 		return nil, err
 	}
-	return s, s.decide(ctx)
+	if err := s.decide(ctx); err != nil {
+		return nil, err
+	}
+	if s.lacks, err = s.missingRight(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *setup) refuse(format string, args ...any) error {

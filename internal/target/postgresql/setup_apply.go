@@ -28,6 +28,9 @@ func (s *setup) plan() target.Plan {
 	if len(p.Steps) > 0 {
 		p.Notes = s.notes
 	}
+	if s.lacks != "" {
+		p.Notes = append([]string{"the server will refuse statements: " + s.lacks}, p.Notes...)
+	}
 	return p
 }
 
@@ -126,6 +129,9 @@ func (s *setup) runShared(ctx context.Context) error {
 			statement = before + quoteLiteral(s.verifier)
 		}
 		if err := s.run(ctx, statement); err != nil {
+			if s.lacks != "" {
+				return target.WithAdvice(err, s.lacks, s.secrets...)
+			}
 			return err
 		}
 	}

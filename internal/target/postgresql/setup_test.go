@@ -61,6 +61,7 @@ func TestTwoLogins(t *testing.T) {
 	t.Run("of a team", func(t *testing.T) { testTeam(t, c) })
 	t.Run("undone", func(t *testing.T) { testUndo(t, c) })
 	t.Run("proof", func(t *testing.T) { testProof(t, c) })
+	t.Run("without a right", func(t *testing.T) { testLackingRight(t, c) })
 	t.Run("before and after", func(t *testing.T) { testBeforeAndAfter(t, c) })
 	t.Run("refused", func(t *testing.T) { testPlanRefuses(t, c) })
 }
@@ -408,4 +409,25 @@ func testPlanRefuses(t *testing.T, c *cluster) {
 		}
 	}
 	c.works(t, known, true)
+}
+
+// testLackingRight verifies that a plan says which settings the administrator may not give to the
+// clone, that the failure of the statement says it, and that the statement which both name helps.
+func testLackingRight(t *testing.T, c *cluster) {
+	tt := c.open(t, c.Addr(), c.reader(t, "lacking"))
+	app := c.role(t, "lacked", "LOGIN")
+	c.exec(t, `ALTER ROLE lacked SET app.tenant = '1'; ALTER ROLE lacked SET log_duration = 'off';
+		ALTER ROLE lacked SET work_mem = '5MB'`)
+	r := target.PlanRequest{Account: "lacked", Logins: [2]string{"lacked", "lacked_clone"}, Current: app}
+	const grant = `GRANT SET ON PARAMETER "app"."tenant", "log_duration" TO "lacking"`
+	p := planned(t, tt, r)
+	if len(p.Notes) == 0 || !strings.HasSuffix(p.Notes[0], grant) {
+		t.Errorf("noted: %q, want %s", p.Notes, grant)
+	}
+	targettest.Expect(t, tt.(target.Preparer).ApplyPlan(t.Context(), p), target.Denied, grant)
+	c.exec(t, grant)
+	if p = planned(t, tt, r); strings.Contains(strings.Join(p.Notes, ";"), "GRANT SET") {
+		t.Errorf("noted after the grant: %q", p.Notes)
+	}
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
 }
