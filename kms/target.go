@@ -147,8 +147,8 @@ type PrepareTargetAccountsRequest struct {
 	// OwnerName is the account that AccountName acts as already, if that is another one; otherwise
 	// empty.
 	OwnerName string `kms:"OwnerName,max=256"`
-	// Databases are those in which the proof compares what both may do, at most 100; none means all
-	// that they may connect to.
+	// Databases are those in which the proof compares what both may do, at most 100; none means the
+	// target's, and up to 15 others with something of the accounts or their groups that they may open.
 	Databases []string `kms:"Database,flat,min=0,max=100"`
 	// AccountPassword is the password that AccountName has. With Apply it is required: it is stored
 	// in the secret. Without, it is needed where the target does not let its administrator read
@@ -181,6 +181,8 @@ type PrepareTargetAccountsResponse struct {
 	// Statements are the statements that the target has executed or would execute, in order. Those
 	// of one database are executed as a whole or not at all.
 	Statements []TargetStatement `kms:"Statements,list=Statement"`
+	// Databases are those in which the two accounts have been compared.
+	Databases []string `kms:"Databases,list=Database,omitempty"`
 	// Applied reports that it was done, Proven that both accounts log in and have equal rights.
 	Applied bool `kms:"Applied"`
 	Proven  bool `kms:"Proven"`

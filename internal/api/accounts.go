@@ -263,8 +263,12 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 		return err
 	}
 	if err := p.applyPlan(ctx, plan, one, other); err != nil {
-		return p.refused(err, fmt.Sprintf(". Both credentials are in secret %q, whose rotation is paused; "+
+		refusal := p.refused(err, fmt.Sprintf(". Both credentials are in secret %q, whose rotation is paused; "+
 			"repeat the call to continue.", p.in.SecretName))
+		if err := p.unfinished(ctx, target.TextForCaller(err)); err != nil {
+			return err
+		}
+		return refusal
 	}
 	p.out.Applied = true
 	proof := plan.Request
@@ -307,43 +311,84 @@ func (p *preparation) applyPlan(ctx context.Context, plan target.Plan, one, othe
 // prove compares both accounts, and resumes the rotation of the secret when they are equal. A
 // difference is an answer and not an error.
 func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, other target.Credential) error {
-	switch err := p.by.ProveAccounts(ctx, r, one, other); {
+	proof, err := p.by.ProveAccounts(ctx, r, one, other)
+	switch {
 	case target.ClassOf(err) == target.Denied && err != nil:
-		p.out.Findings = append(p.out.Findings, p.said(err),
-			"the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
-		return nil
+		p.staysPaused(p.said(err))
+		return p.unfinished(ctx, target.TextForCaller(err))
 	case err != nil:
 		return p.refused(err, ". All is set up but not proven; repeat the call to prove it.")
 	}
-	if reason, err := p.check(ctx, one); err != nil {
-		return p.refused(err, ". All is set up but not checked; repeat the call to check it.")
-	} else if reason != "" {
-		p.out.Findings = append(p.out.Findings, reason,
-			"the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
-		return nil
-	}
-	p.out.Proven = true
-	return store.Do(ctx, p.DB, func(tx *store.Tx) error { return p.setPaused(tx, false) })
-}
-
-// check returns what makes a rotation between the two accounts impossible; empty for nothing.
-// Findings that need consent are left to ConfigureRotation.
-func (p *preparation) check(ctx context.Context, one target.Credential) (reason string, err error) {
-	findings, err := target.CheckAccount(ctx, p.system, target.CheckRequest{
-		Current:    one,
-		Partner:    p.in.CloneAccountName,
-		Strategies: []target.Strategy{target.Double},
-	})
+	p.out.Databases = proof.Databases
+	p.out.Findings = append(p.out.Findings, proof.Left...)
+	check, reason, err := p.check(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
-	findings = slices.DeleteFunc(findings, func(f target.Finding) bool { return f.Verdict != target.Impossible })
-	reason, _ = rotation.MayBegin(findings, target.Double, nil)
-	return reason, nil
+	p.out.Proven = reason == ""
+	if !p.out.Proven {
+		p.staysPaused(reason)
+	}
+	return p.changeRotation(ctx, func(r rotation.Record) rotation.Record {
+		r.Check = &check
+		if p.out.Proven {
+			r = r.WithPause(nil)
+		}
+		return r
+	})
 }
 
-// setPaused pauses or resumes the rotation of the secret.
-func (p *preparation) setPaused(tx *store.Tx, paused bool) error {
+func (p *preparation) staysPaused(why string) {
+	p.out.Findings = append(p.out.Findings, why,
+		"the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
+}
+
+// unfinished stores why the rotation of the secret is paused, which the call that completes the
+// accounts replaces with a check.
+func (p *preparation) unfinished(ctx context.Context, why string) error {
+	check := rotation.Check{At: p.At, Target: p.target.Name, Findings: []target.Finding{{
+		Code:    "accounts-not-prepared",
+		Verdict: target.Impossible,
+		Account: p.in.CloneAccountName,
+		Text:    "The rotation is paused because prepare-accounts is not finished: " + why + ".",
+		Fix: "keyturn target prepare-accounts " + p.target.Name + " --apply with the same --account, --clone and --secret " +
+			"continues.",
+	}}}.Bounded()
+	return p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
+		r.Check = &check
+		return r
+	})
+}
+
+// check checks a rotation between the two accounts. reason says what makes it impossible; empty for
+// nothing. Findings that need consent are left to ConfigureRotation.
+func (p *preparation) check(ctx context.Context) (check rotation.Check, reason string, err error) {
+	p.Snapshot = store.Snapshot(ctx, p.DB) // the secret may be new
+	s, r, err := p.rotated(p.Snapshot, p.in.SecretName)
+	if err != nil {
+		return check, "", err
+	}
+	k, err := p.checkAccount(ctx, s, r, p.target)
+	if err != nil {
+		return check, "", err
+	}
+	if why := k.check.Unchecked; why != "" {
+		return check, "", fault.New(fault.InUse, "Target %q: %s. All is set up but not checked; repeat the call to check it.",
+			p.target.Name, why)
+	}
+	serious := slices.DeleteFunc(slices.Clone(k.check.Findings), func(f target.Finding) bool {
+		return f.Verdict != target.Impossible
+	})
+	reason, _ = rotation.MayBegin(serious, target.Double, nil)
+	return k.check.Bounded(), reason, nil
+}
+
+// changeRotation changes the record of the rotation of the secret.
+func (p *preparation) changeRotation(ctx context.Context, change func(rotation.Record) rotation.Record) error {
+	return store.Do(ctx, p.DB, func(tx *store.Tx) error { return p.changeRotationIn(tx, change) })
+}
+
+func (p *preparation) changeRotationIn(tx *store.Tx, change func(rotation.Record) rotation.Record) error {
 	s, err := p.existing(tx, p.in.SecretName)
 	if err != nil {
 		return err
@@ -352,11 +397,7 @@ func (p *preparation) setPaused(tx *store.Tx, paused bool) error {
 	if err != nil {
 		return err
 	}
-	var pause *rotation.Pause
-	if paused {
-		pause = &rotation.Pause{Since: p.At, By: p.Principal.ARN()}
-	}
-	r = r.WithPause(pause)
+	r = change(r)
 	return tx.PutRotation(&r)
 }
 
@@ -419,7 +460,9 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 	if err := p.claimAccounts(tx, s, p.target, p.in.AccountName, p.in.CloneAccountName); err != nil {
 		return err
 	}
-	return p.setPaused(tx, true)
+	return p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
+		return r.WithPause(&rotation.Pause{Since: p.At, By: p.Principal.ARN()})
+	})
 }
 
 // stored returns the second credential from a secret that an earlier call like this one has

@@ -14,7 +14,7 @@ type targetPrepareAccounts struct {
 	Account  string   `required:"" help:"The existing login. It keeps its password." placeholder:"NAME"`
 	Clone    string   `required:"" help:"The login to create beside it." placeholder:"NAME"`
 	Owner    string   `help:"Account that ACCOUNT acts as already, if another." placeholder:"NAME"`
-	Database []string `help:"Compare rights in this database only; may be repeated (all)." placeholder:"NAME"`
+	Database []string `help:"Compare in this database only; may be repeated (each that ACCOUNT uses)." placeholder:"NAME"`
 	Apply    bool     `help:"Make the changes. Without --apply they are only shown."`
 	Undo     bool     `help:"Remove the clone again; its objects go to the account. No secret may rotate it."`
 	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`
@@ -94,8 +94,16 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 	case c.Undo:
 		fmt.Fprintf(e.stdout, "Nothing was changed; --undo --apply does it.\n")
 	case out.Proven:
-		fmt.Fprintf(e.stdout, "Done, and both logins are shown to be equal. Secret %s has their credentials.\n",
-			out.SecretName)
+		where := ""
+		switch len(out.Databases) {
+		case 0:
+		case 1:
+			where = " in database " + out.Databases[0]
+		default:
+			where = " in databases " + strings.Join(out.Databases, ", ")
+		}
+		fmt.Fprintf(e.stdout, "Done. Both logins are shown to be equal%s. Secret %s has their credentials.\n",
+			where, out.SecretName)
 	case out.Applied:
 		fmt.Fprintf(e.stdout, "Done, but the logins are not equal.\n")
 	case len(out.Statements) == 0:

@@ -13,7 +13,15 @@ type Preparer interface {
 	ApplyPlan(ctx context.Context, p Plan) error
 	// ProveAccounts logs in with both credentials and compares what an application sees and may do. It
 	// leaves nothing behind.
-	ProveAccounts(ctx context.Context, r PlanRequest, a, b Credential) error
+	ProveAccounts(ctx context.Context, r PlanRequest, a, b Credential) (Proof, error)
+}
+
+// Proof says where two accounts were compared and are equal.
+type Proof struct {
+	// Databases are those in which they were compared.
+	Databases []string
+	// Left has a clause for the operator about each database in which they were not.
+	Left []string
 }
 
 // OwnerSuffix is appended to the account's name when a request does not name the owner.
@@ -29,8 +37,8 @@ type PlanRequest struct {
 	Logins [2]string `json:"logins"`
 	// Undo removes the clone instead of making it.
 	Undo bool `json:"undo,omitempty"`
-	// Databases lists the databases in which a proof compares the rights of both. None means all
-	// databases to which they may connect.
+	// Databases lists the databases in which a proof compares the rights of both. None means all in
+	// which they have something, and which they may open.
 	Databases []string `json:"databases,omitempty"`
 	// Current is the credential of Account, for a target that does not reveal what it stores. It may
 	// be zero.

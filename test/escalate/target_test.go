@@ -276,11 +276,13 @@ func (l *adminLink) ApplyPlan(_ context.Context, p target.Plan) error {
 	return nil
 }
 
-func (l *adminLink) ProveAccounts(_ context.Context, r target.PlanRequest, a, b target.Credential) error {
+func (l *adminLink) ProveAccounts(
+	_ context.Context, r target.PlanRequest, a, b target.Credential,
+) (target.Proof, error) {
 	if strings.HasPrefix(r.Owner, "unequal") {
-		return target.Failed(target.Denied, "", "the accounts are not equal")
+		return target.Proof{}, target.Failed(target.Denied, "", "the accounts are not equal")
 	}
-	return nil
+	return target.Proof{}, nil
 }
 
 var _ target.Preparer = &adminLink{}

@@ -19,12 +19,28 @@ var postgresqlMutations = []mutation{
 		test: "TestPostgreSQL",
 	},
 	{
+		name: "two PostgreSQL logins are compared in the database of the target alone",
+		file: "internal/target/postgresql/prove.go",
+		old:  "used = slices.DeleteFunc(used, func(d string) bool { return d == list[0] })",
+		new:  "used = nil",
+		pkg:  "internal/target/postgresql",
+		test: "TestTwoLogins",
+	},
+	{
 		name: "a plan does not say which settings the administrator of PostgreSQL may not give",
 		file: "internal/target/postgresql/parameters.go",
 		old:  "may = \"has_parameter_privilege(n, 'SET')\"",
 		new:  "may = \"true\"",
 		pkg:  "internal/target/postgresql",
 		test: "TestTwoLogins",
+	},
+	{
+		name: "a rotation shows a finding of before two PostgreSQL logins were made",
+		file: "internal/api/accounts.go",
+		old:  "		r.Check = &check\n		if p.out.Proven {",
+		new:  "		_ = check\n		if p.out.Proven {",
+		pkg:  "test/rotation",
+		test: "TestPrepareAccountsCutOff",
 	},
 	{
 		name: "lines of pg_hba.conf are not known to compare no name",

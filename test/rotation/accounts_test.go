@@ -77,6 +77,7 @@ func TestPrepareAccounts(t *testing.T) {
 	if !done.Applied ||
 		!done.Proven ||
 		done.SecretName != "db" ||
+		fmt.Sprint(done.Databases) != "[postgres]" ||
 		fmt.Sprint(done.Statements) != fmt.Sprint(shown.Statements) {
 		t.Errorf("done: %+v", done)
 	}
@@ -127,8 +128,15 @@ func TestPrepareAccountsCutOff(t *testing.T) {
 	if _, l := current(t, s, "db"); l != d.app || d.login(ctx, l) != nil {
 		t.Error("the secret's current credential is not the one that works")
 	}
-	if out, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"}); err != nil || !out.Paused {
-		t.Errorf("the rotation of the secret is not paused: %+v, %v", out, err)
+	paused, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"})
+	if err != nil || !paused.Paused || len(paused.CheckFindings) != 1 ||
+		!strings.Contains(paused.CheckFindings[0].Text, "log_duration") ||
+		!strings.Contains(paused.CheckFindings[0].Fix, "keyturn target prepare-accounts pg-main --apply") {
+		t.Errorf("the rotation of the secret is not paused with a reason: %+v, %v", paused, err)
+	}
+	checked, err := s.Client.CheckRotation(ctx, &kms.SecretNameRequest{SecretName: "db"})
+	if err != nil || checked.Verdict != "impossible" {
+		t.Fatalf("a check before there is a clone: %+v, %v", checked, err)
 	}
 	if err := d.Exec(ctx, "postgres", "ALTER ROLE app RESET log_duration"); err != nil {
 		t.Fatal(err)
@@ -136,8 +144,14 @@ func TestPrepareAccountsCutOff(t *testing.T) {
 	if out, err := s.Client.PrepareTargetAccounts(ctx, preparation(d)); err != nil || !out.Proven {
 		t.Fatalf("the same call again: %+v, %v", out, err)
 	}
-	if out, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"}); err != nil || out.Paused {
+	out, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"})
+	if err != nil || out.Paused {
 		t.Errorf("the rotation of the secret is still paused: %+v, %v", out, err)
+	}
+	for _, f := range out.CheckFindings {
+		if len(f.Strategies) == 0 || f.Strategies[0] == "double" {
+			t.Errorf("a finding of before is shown: %+v", f)
+		}
 	}
 }
 
@@ -274,7 +288,7 @@ func TestPrepareAccountsCommand(t *testing.T) {
 		t.Errorf("without a secret, %d: %s", code, out)
 	}
 	if code, out := keyturn(d.app.AccountPassword, "--apply", "--secret", "db"); code != 0 ||
-		!strings.Contains(out, "Secret db has their credentials") ||
+		!strings.Contains(out, "equal in database postgres. Secret db has their credentials") ||
 		strings.Contains(out, d.app.AccountPassword) {
 		t.Errorf("applied, %d:\n%s", code, out)
 	}

@@ -341,8 +341,10 @@ func (memory) PlanAccounts(_ context.Context, r target.PlanRequest) (target.Plan
 	}, nil
 }
 func (memory) ApplyPlan(context.Context, target.Plan) error { return nil }
-func (memory) ProveAccounts(context.Context, target.PlanRequest, target.Credential, target.Credential) error {
-	return nil
+func (memory) ProveAccounts(
+	context.Context, target.PlanRequest, target.Credential, target.Credential,
+) (target.Proof, error) {
+	return target.Proof{}, nil
 }
 func (memory) Verify(_ context.Context, c target.Credential) error {
 	if c.Secret.Reveal() != "dummy-2" {

@@ -130,7 +130,7 @@ func testHostileDatabase(t *testing.T, c *cluster) {
 	}
 	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), planned(t, tt, r)))
 	clone := c.clone(t, tt, app, r)
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone))
+	targettest.Must(t, proved(t, tt, r, app, clone))
 	findings(t, c.openAs(t, admin, target.Login{Database: "shop"}),
 		target.CheckRequest{Current: app, Partner: "app_clone"})
 	targettest.Must(t, tt.Retire(targettest.Within(t), target.Change{

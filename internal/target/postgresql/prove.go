@@ -29,15 +29,20 @@ const (
 type view map[string]string
 
 // ProveAccounts compares what an application sees and may do with both logins, in the databases
-// that the request names, or in the application's. Other users may own databases and objects there,
-// so each login reads the server's catalogs alone, in one transaction that changes nothing, and no
-// function, view or policy of another owner runs as an account.
-func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b target.Credential) error {
+// that the request names, or in those that applications may open. Other users may own databases and
+// objects there, so each login reads the server's catalogs alone, in one transaction that changes
+// nothing, and no function, view or policy of another owner runs as an account.
+func (t *pg) ProveAccounts(
+	ctx context.Context, r target.PlanRequest, a, b target.Credential,
+) (p target.Proof, err error) {
 	what := "prove that " + a.Account + " and " + b.Account + " are equal"
 	if a.Account == b.Account || !slices.Contains(r.Logins[:], a.Account) || !slices.Contains(r.Logins[:], b.Account) {
-		return target.Denied.Errorf("%s: they are not the two logins", what)
+		return p, target.Denied.Errorf("%s: they are not the two logins", what)
 	}
-	for _, database := range t.databases(r.Databases) {
+	if p.Databases, p.Left, err = t.toCompare(ctx, what, r, a); err != nil {
+		return p, err
+	}
+	for _, database := range p.Databases {
 		what := what + " in database " + database
 		differ, err := t.compare(ctx, what, database, r, a, b)
 		if err == nil && len(differ) > 0 {
@@ -45,13 +50,13 @@ func (t *pg) ProveAccounts(ctx context.Context, r target.PlanRequest, a, b targe
 			differ, err = t.compare(ctx, what, database, r, a, b)
 		}
 		if err != nil {
-			return err
+			return p, err
 		}
 		if len(differ) > 0 {
-			return target.Failed(target.Denied, "", what+": they differ in "+listed(differ))
+			return p, target.Failed(target.Denied, "", what+": they differ in "+listed(differ))
 		}
 	}
-	return nil
+	return p, nil
 }
 
 // listed names the first differences, and how many more there are.
@@ -142,12 +147,12 @@ func rank(difference string) int {
 	return at
 }
 
-// views returns what a login sees in each of the databases; none means the application's.
+// views returns what a login sees in each of the databases.
 func (t *pg) views(
 	ctx context.Context, what string, names []string, c target.Credential,
 ) (out map[string]view, err error) {
 	out = map[string]view{}
-	for _, database := range t.databases(names) {
+	for _, database := range names {
 		if out[database], err = t.view(ctx, what+" in database "+database, database, c); err != nil {
 			return nil, err
 		}
@@ -179,12 +184,56 @@ func (t *pg) observe(ctx context.Context, database string, c target.Credential) 
 	}
 }
 
-// databases returns the databases to compare: those named, or the application's.
-func (t *pg) databases(names []string) []string {
-	if len(names) > 0 {
-		return names
+// toCompare returns the databases in which to compare: those that the request names, or the one in
+// which the target is, and those that applications may open, up to a bound and as far as the server
+// lets the login c in. left has a clause about each of the others.
+func (t *pg) toCompare(
+	ctx context.Context, what string, r target.PlanRequest, c target.Credential,
+) (list, left []string, err error) {
+	if len(r.Databases) > 0 {
+		return r.Databases, nil, nil
 	}
-	return []string{t.database()}
+	used, err := t.usedDatabases(ctx, what, r, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	list = []string{t.database()}
+	used = slices.DeleteFunc(used, func(d string) bool { return d == list[0] })
+	if n := len(used) - (maxDatabases - 1); n > 0 {
+		left = append(left, fmt.Sprintf("not compared: %d further databases, from %q; --database compares in others",
+			n, used[len(used)-n]))
+		used = used[:len(used)-n]
+	}
+	for _, database := range used {
+		conn, err := t.observe(ctx, database, c)
+		if err == nil {
+			disconnect(conn)
+			list = append(list, database)
+			continue
+		}
+		answer, answered := errors.AsType[*pgconn.PgError](err)
+		if !answered {
+			return nil, nil, t.loginFailed(what+" in database "+database+": log in as "+c.Account, err, c.Secret)
+		}
+		left = append(left, fmt.Sprintf("not compared: database %q, to which %s cannot connect (%s)",
+			database, c.Account, answer.Code))
+	}
+	return list, left, nil
+}
+
+// usedDatabases asks [attempt.usedDatabases] for the accounts of a request.
+func (t *pg) usedDatabases(
+	ctx context.Context, what string, r target.PlanRequest, c target.Credential,
+) ([]string, error) {
+	a, err := t.asAdmin(ctx, what, c.Secret)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close()
+	if err := a.reading(ctx); err != nil {
+		return nil, err
+	}
+	return a.usedDatabases(ctx, cmp.Or(r.Owner, r.Account), r.Logins[:]...)
 }
 
 // view returns what a login sees and may do in a database.

@@ -43,7 +43,11 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 		_, err := t.carryOut(ctx, what, p)
 		return err
 	}
-	before, err := t.views(ctx, what, p.Request.Databases, current)
+	databases, _, err := t.toCompare(ctx, what, p.Request, current)
+	if err != nil {
+		return err
+	}
+	before, err := t.views(ctx, what, databases, current)
 	if err != nil {
 		return err
 	}
@@ -51,7 +55,7 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 	if err != nil {
 		return err
 	}
-	after, err := t.views(ctx, what, p.Request.Databases, current)
+	after, err := t.views(ctx, what, databases, current)
 	if err != nil {
 		return err
 	}

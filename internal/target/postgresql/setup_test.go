@@ -52,6 +52,12 @@ func planned(t *testing.T, tt target.Target, r target.PlanRequest) target.Plan {
 	return p
 }
 
+func proved(t *testing.T, tt target.Target, r target.PlanRequest, one, other target.Credential) error {
+	t.Helper()
+	_, err := tt.(target.Preparer).ProveAccounts(t.Context(), r, one, other)
+	return err
+}
+
 func TestTwoLogins(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, false)
@@ -61,6 +67,7 @@ func TestTwoLogins(t *testing.T) {
 	t.Run("of a team", func(t *testing.T) { testTeam(t, c) })
 	t.Run("undone", func(t *testing.T) { testUndo(t, c) })
 	t.Run("proof", func(t *testing.T) { testProof(t, c) })
+	t.Run("proof in all databases", func(t *testing.T) { testProofEverywhere(t, c) })
 	t.Run("without a right", func(t *testing.T) { testLackingRight(t, c) })
 	t.Run("before and after", func(t *testing.T) { testBeforeAndAfter(t, c) })
 	t.Run("refused", func(t *testing.T) { testPlanRefuses(t, c) })
@@ -142,7 +149,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	targettest.Must(t, err)
 	change := target.Change{ID: prefix, Strategy: target.Double, New: fresh, Old: app}
 	targettest.Must(t, tt.Apply(targettest.Within(t), change))
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh))
+	targettest.Must(t, proved(t, tt, r, app, fresh))
 	// Each login uses, changes and drops what the other one makes.
 	targettest.Must(t, c.as(t, app,
 		"CREATE TABLE by_one (n int)",
@@ -192,12 +199,12 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	}
 	targettest.Must(t, tt.Apply(targettest.Within(t), third))
 	c.exec(t, "CREATE TABLE "+prefix+"_alone (n int); GRANT INSERT ON "+prefix+"_alone TO "+id(name+"2"))
-	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh)
+	err = proved(t, tt, r, app, fresh)
 	targettest.Expect(t, err, target.Denied, "belongs to the login alone: pg_class")
 	_, err = tt.(target.Preparer).PlanAccounts(t.Context(), r)
 	targettest.Expect(t, err, target.Denied, "has grants on 1 objects of database postgres")
 	c.exec(t, "DROP TABLE "+prefix+"_alone; ALTER ROLE "+id(name+"2")+" RESET search_path")
-	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh)
+	err = proved(t, tt, r, app, fresh)
 	targettest.Expect(t, err, target.Denied, "setting search_path")
 	r.Current = app
 	repair := planned(t, tt, r)
@@ -205,7 +212,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 		t.Errorf("the plan that repairs it: %s", got)
 	}
 	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), repair))
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, fresh))
+	targettest.Must(t, proved(t, tt, r, app, fresh))
 
 	// The clone can be removed, and its objects stay.
 	targettest.Must(t, c.as(t, fresh, "SET ROLE NONE", "CREATE TABLE "+prefix+"_strays (n int)"))
@@ -289,12 +296,12 @@ func testStaysAsItWas(t *testing.T, c *cluster) {
 	change := target.Change{ID: "messy", Strategy: target.Double, New: clone, Old: app}
 	targettest.Must(t, tt.Apply(targettest.Within(t), change))
 	targettest.Must(t, c.as(t, clone, work...))
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone))
+	targettest.Must(t, proved(t, tt, r, app, clone))
 	targettest.Must(t, c.as(t, app, work...))
 
 	// A clone that acts as itself is found.
 	c.exec(t, "ALTER ROLE messy_clone RESET role")
-	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone)
+	err = proved(t, tt, r, app, clone)
 	targettest.Expect(t, err, target.Denied, `acts as ("messy", "messy_clone")`)
 	c.exec(t, "ALTER ROLE messy_clone SET role = 'messy'")
 }
@@ -342,7 +349,7 @@ func testMigrates(t *testing.T, c *cluster) {
 	targettest.Must(t, tt.Apply(targettest.Within(t),
 		target.Change{ID: "old", Strategy: target.Double, New: clone, Old: app}))
 	targettest.Must(t, c.as(t, clone, "SELECT * FROM mine", "CREATE TABLE more (n int)"))
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), p.Request, app, clone))
+	targettest.Must(t, proved(t, tt, p.Request, app, clone))
 	if got := c.read(t, "SELECT rolconnlimit || ' ' || rolcanlogin FROM pg_roles WHERE rolname = 'old'"); got != "9 true" {
 		t.Errorf("the account has limit and login %q", got)
 	}
@@ -362,7 +369,7 @@ func testTeam(t *testing.T, c *cluster) {
 	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), p))
 	clone := c.clone(t, tt, app, r)
 	r.Owner = p.Owner
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone))
+	targettest.Must(t, proved(t, tt, r, app, clone))
 	targettest.Must(t, c.as(t, clone, "CREATE TABLE mine (n int)", "SET ROLE others", "RESET ROLE", "DROP TABLE mine"))
 }
 
@@ -409,6 +416,32 @@ func testPlanRefuses(t *testing.T, c *cluster) {
 		}
 	}
 	c.works(t, known, true)
+}
+
+// testProofEverywhere verifies that accounts are compared in each database that applications may
+// open with them, and that the others are named.
+func testProofEverywhere(t *testing.T, c *cluster) {
+	tt := c.open(t, c.Addr(), c.role(t, "wide_admin", "LOGIN SUPERUSER"))
+	app := c.role(t, "wide", "LOGIN")
+	c.exec(t, "CREATE ROLE wide_readers; GRANT wide_readers TO wide")
+	c.exec(t, "CREATE DATABASE wide")
+	c.exec(t, "CREATE DATABASE not_wide")
+	c.exec(t, "REVOKE CONNECT ON DATABASE not_wide FROM PUBLIC")
+	targettest.Must(t, c.Exec(t.Context(), "wide", "CREATE TABLE t (n int); GRANT SELECT ON t TO wide_readers"))
+	targettest.Must(t, c.Exec(t.Context(), "not_wide", "CREATE TABLE t (n int); GRANT SELECT ON t TO wide"))
+	r := target.PlanRequest{Account: "wide", Logins: [2]string{"wide", "wide_clone"}, Current: app}
+	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), planned(t, tt, r)))
+	clone := c.clone(t, tt, app, r)
+	proof, err := tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone)
+	targettest.Must(t, err)
+	if got := strings.Join(proof.Databases, ","); got != "postgres,wide" || len(proof.Left) != 1 ||
+		!strings.Contains(proof.Left[0], `"not_wide", to which wide cannot connect (42501)`) {
+		t.Errorf("compared in %s; not compared: %q", got, proof.Left)
+	}
+	c.exec(t, "ALTER DATABASE wide SET role = 'wide_readers'") // the clone has a role of its own
+	targettest.Expect(t, proved(t, tt, r, app, clone), target.Denied, "in database wide: they differ in acts as")
+	r.Databases = []string{"postgres"}
+	targettest.Must(t, proved(t, tt, r, app, clone))
 }
 
 // testLackingRight verifies that a plan says which settings the administrator may not give to the

@@ -78,7 +78,7 @@ func testUndo(t *testing.T, c *cluster) {
 	r := target.PlanRequest{Account: "grown", Logins: [2]string{"grown", "grown_clone"}, Current: app}
 	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), planned(t, tt, r)))
 	clone := c.clone(t, tt, app, r)
-	targettest.Must(t, tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone))
+	targettest.Must(t, proved(t, tt, r, app, clone))
 	targettest.Must(t, c.as(t, clone,
 		"CREATE TABLE passing (n int)", "DROP TABLE passing", "SET ROLE NONE", "CREATE TEMPORARY TABLE own (n int)"))
 	c.exec(t, "GRANT SELECT ON grown.lent TO grown_clone")
@@ -135,7 +135,7 @@ func testProof(t *testing.T, c *cluster) {
 	}
 	targettest.Must(t, tt.(target.Preparer).ApplyPlan(t.Context(), planned(t, tt, r)))
 	clone := c.clone(t, tt, app, r)
-	prove := func() error { return tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone) }
+	prove := func() error { return proved(t, tt, r, app, clone) }
 	targettest.Must(t, prove())
 	const label = `SET allow_system_table_mods = on; INSERT INTO pg_shseclabel
 		SELECT oid, 'pg_authid'::regclass, 'anon', 'MASKED' FROM pg_roles WHERE rolname = 'proven'`

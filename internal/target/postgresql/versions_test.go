@@ -91,7 +91,7 @@ func testIgnoresRole(t *testing.T, c *cluster) {
 	clone := app
 	clone.Account = "app_clone"
 	c.exec(t, "ALTER ROLE app_clone PASSWORD '"+c.stored(t, "app")+"'")
-	err = tt.(target.Preparer).ProveAccounts(t.Context(), r, app, clone)
+	err = proved(t, tt, r, app, clone)
 	targettest.Expect(t, err, target.Denied, `acts as ("app", "app_clone")`)
 	got, text := findings(t, tt, target.CheckRequest{Current: app, Partner: "app_clone"})
 	if got != "role-ignored impossible" {
