@@ -49,6 +49,10 @@ func (b *postgresScene) objects() {
 	if b.trait(b.r, 6, "acts as its team by a setting") {
 		b.owner = "team_" + b.name
 		b.shared("CREATE ROLE {owner}; GRANT {owner} TO {app}; ALTER ROLE {app} SET role = " + identifier(b.owner))
+	} else if b.grouped = b.trait(b.r, 8, "has its rights by a group of its own"); b.grouped {
+		b.owner = "team_" + b.name
+		b.shared("CREATE ROLE {owner}; GRANT {owner} TO {app}; ALTER ROLE {app} SET search_path = " +
+			identifier(b.owner) + ", stuff, public")
 	}
 	b.schema = identifier(b.owner)
 	switch b.one(b.r, "schema", "named like the role", "public", "in a role's setting", "in a database setting",
@@ -76,7 +80,11 @@ func (b *postgresScene) objects() {
 }
 
 func (b *postgresScene) policies(in func(...string)) {
-	switch b.one(b.r, "policy", "none", "none", "current_user", "current_user", "session_user") {
+	list := []string{"none", "none", "current_user", "current_user", "session_user"}
+	if b.grouped {
+		list = []string{"none", "session_user"}
+	}
+	switch b.one(b.r, "policy", list...) {
 	case "current_user":
 		b.own(applications.PostgreSQLRowSecurity(b.schema))
 	case "session_user":
@@ -164,7 +172,9 @@ func (b *postgresScene) options() {
 	if reads || writes {
 		b.connects.LoginDatabase = b.database // these groups have something in the databases of all scenes
 	}
-	b.with(6, "NOINHERIT", b.shared, "ALTER ROLE {app} NOINHERIT")
+	if !b.grouped {
+		b.with(6, "NOINHERIT", b.shared, "ALTER ROLE {app} NOINHERIT")
+	}
 	b.with(6, "CREATEDB", b.shared, "ALTER ROLE {app} CREATEDB")
 	b.with(5, "CONNECT by name alone", b.shared,
 		"REVOKE CONNECT ON DATABASE {db} FROM PUBLIC; GRANT CONNECT ON DATABASE {db} TO {app}")
@@ -292,7 +302,10 @@ func (b *postgresScene) administrator() {
 
 // register makes the server known with what the operator has thought of.
 func (b *postgresScene) register() {
-	if b.trait(b.r, 5, "target logs in to the database postgres") {
+	if b.grouped {
+		delete(b.config, "database") // nothing names the one that the application opens
+		b.shared("GRANT visitors TO {app}")
+	} else if b.trait(b.r, 5, "target logs in to the database postgres") {
 		delete(b.config, "database")
 		switch b.one(b.r, "which", "the application may open", "the application may not open", "its login does not name") {
 		case "the application may open":
@@ -327,7 +340,9 @@ func (b *postgresScene) witness(ctx context.Context, value string, out outcome) 
 	if out["way of logging in"], err = b.pg.asks(ctx, a.AccountName, b.database); err != nil || b.occupy != nil {
 		return err
 	}
-	out["relay"] = b.relay(ctx, a)
+	if !b.grouped { // in whose database nothing belongs to the login
+		out["relay"] = b.relay(ctx, a)
+	}
 	if slices.Contains(b.traits, "way with a standby") {
 		out["at the standby"] = "refused"
 		support.Until(b.t, "the standby lets the application in", func() bool {

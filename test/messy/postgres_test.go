@@ -162,6 +162,8 @@ type postgresScene struct {
 	config   map[string]any
 	connects kms.ConfigureRotationRequest
 	client   applications.Config
+	// grouped is set where the account has its rights in its database by the group owner alone.
+	grouped bool
 	// overlooks is set where the operator runs the statements of a plan without those in comments.
 	overlooks bool
 }
