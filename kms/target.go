@@ -166,7 +166,8 @@ type PrepareTargetAccountsRequest struct {
 	VersionID  string `kms:"VersionId,min=1,max=64,pattern=name"`
 }
 
-// TargetStatement is a statement for a target. It holds no secret.
+// TargetStatement is a statement for a target. It holds no secret: a comment (--) stands for a
+// statement with a value that is not shown, and says where to read the value.
 type TargetStatement struct {
 	DatabaseName string `kms:"DatabaseName"`
 	Statement    string `kms:"Statement"`
