@@ -269,9 +269,10 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 		Verdict:    target.NeedsConsent,
 		Strategies: double,
 		Account:    clone.name,
-		Text:       "session_user differs between the logins, and is read by " + strings.Join(where, ", ") + ".",
-		Fix:        "Use current_user there, which is the same for both." + advice,
-		Consent:    consentSession,
+		Text: "The name of the login (session_user) differs between the two, and is read by " +
+			strings.Join(where, ", ") + ".",
+		Fix:     "Use current_user there, which is the same for both." + advice,
+		Consent: consentSession,
 	})
 	return nil
 }
@@ -348,17 +349,21 @@ func isDenied(err error) bool {
 	return ok && (e.Class == target.Denied || e.Code == takesNone)
 }
 
-// readsSession lists policies, views, functions and defaults that read session_user.
+// loginNames matches the ways in which SQL reads the name of the login. The text of system_user
+// (PostgreSQL 16) ends with it.
+const loginNames = "'session_user|system_user|session_authorization'"
+
+// readsSession lists policies, views, functions and defaults that read the name of the login.
 const readsSession = `SELECT 'policy ' || polname || ' on ' || polrelid::pg_catalog.regclass::text
 		FROM pg_catalog.pg_policy WHERE pg_catalog.concat(pg_catalog.pg_get_expr(polqual, polrelid),
-			pg_catalog.pg_get_expr(polwithcheck, polrelid)) OPERATOR(pg_catalog.~*) 'session_user'
+			pg_catalog.pg_get_expr(polwithcheck, polrelid)) OPERATOR(pg_catalog.~*) %[1]s
 	UNION ALL SELECT 'default of a column of ' || adrelid::pg_catalog.regclass::text
 		FROM pg_catalog.pg_attrdef
-		WHERE pg_catalog.pg_get_expr(adbin, adrelid) OPERATOR(pg_catalog.~*) 'session_user'
+		WHERE pg_catalog.pg_get_expr(adbin, adrelid) OPERATOR(pg_catalog.~*) %[1]s
 	UNION ALL SELECT 'rule or view ' || ev_class::pg_catalog.regclass::text FROM pg_catalog.pg_rewrite
-		WHERE pg_catalog.pg_get_ruledef(oid) OPERATOR(pg_catalog.~*) 'session_user' AND ev_class OPERATOR(pg_catalog.>=) 16384
+		WHERE pg_catalog.pg_get_ruledef(oid) OPERATOR(pg_catalog.~*) %[1]s AND ev_class OPERATOR(pg_catalog.>=) 16384
 	UNION ALL SELECT 'function ' || oid::pg_catalog.regprocedure::pg_catalog.text FROM pg_catalog.pg_proc
-		WHERE (prosrc OPERATOR(pg_catalog.~*) 'session_user' %s) AND pronamespace NOT IN
+		WHERE (prosrc OPERATOR(pg_catalog.~*) %[1]s %[2]s) AND pronamespace NOT IN
 			('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
 	ORDER BY 1 LIMIT 20`
 
@@ -367,7 +372,7 @@ const readsSession = `SELECT 'policy ' || polname || ' on ' || polrelid::pg_cata
 func readsSessionAt(release int) string {
 	understood := ""
 	if release >= 140000 {
-		understood = "OR pg_catalog.pg_get_function_sqlbody(oid) OPERATOR(pg_catalog.~*) 'session_user'"
+		understood = "OR pg_catalog.pg_get_function_sqlbody(oid) OPERATOR(pg_catalog.~*) " + loginNames
 	}
-	return fmt.Sprintf(readsSession, understood)
+	return fmt.Sprintf(readsSession, loginNames, understood)
 }

@@ -205,6 +205,10 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 			"DROP VIEW pair.own"},
 		"function pair.who()": {"CREATE FUNCTION pair.who() RETURNS name LANGUAGE sql AS 'SELECT session_user'",
 			"DROP FUNCTION pair.who()"},
+		"function pair.setting()": {"CREATE FUNCTION pair.setting() RETURNS text LANGUAGE sql AS " +
+			"$$SELECT current_setting('session_authorization')$$", "DROP FUNCTION pair.setting()"},
+		"function pair.system()": {"CREATE FUNCTION pair.system() RETURNS text LANGUAGE plpgsql AS " +
+			"'BEGIN RETURN system_user; END'", "DROP FUNCTION pair.system()"},
 		"function pair.login()": {"CREATE FUNCTION pair.login() RETURNS name LANGUAGE sql RETURN session_user",
 			"DROP FUNCTION pair.login()"},
 	} {
