@@ -100,6 +100,8 @@ type ListedTarget struct {
 // ListTargetsResponse is a page of targets.
 type ListTargetsResponse struct {
 	Targets []ListedTarget `kms:"Targets,list=Target"`
+	// Pauses has the pause of all rotations; it is empty if there is none.
+	Pauses []RotationPause `kms:"Pauses,list=Pause,omitempty"`
 	// NextToken is empty on the last page.
 	NextToken string `kms:"NextToken"`
 	RequestID string `kms:"RequestId"`

@@ -1,6 +1,9 @@
 package api
 
 import (
+	"strings"
+
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
@@ -17,10 +20,22 @@ func pausesAt(all []kms.RotationPause, t store.Target) []kms.RotationPause {
 	return withPause(all, kms.PausedTarget, t.Paused, t.Pause)
 }
 
-// pausesOf returns what keeps rotations of a secret from beginning.
-func (c *Call) pausesOf(all []kms.RotationPause, r rotation.Record) ([]kms.RotationPause, error) {
-	t, _, err := c.Snapshot.Target(r.Account, r.Target)
-	return withPause(pausesAt(all, t), kms.PausedSecret, r.Paused, r.Pause), err
+// pausesOf returns what keeps rotations of a secret at its target from beginning.
+func pausesOf(all []kms.RotationPause, t store.Target, r rotation.Record) []kms.RotationPause {
+	return withPause(pausesAt(all, t), kms.PausedSecret, r.Paused, r.Pause)
+}
+
+// pausedRefusal refuses a rotation that these pauses keep from beginning; nil without a pause.
+func pausedRefusal(list []kms.RotationPause, secret, target string) error {
+	var sentences []string
+	for _, p := range list {
+		what, resume, _ := rotation.PauseText(p.Scope, secret, target)
+		sentences = append(sentences, strings.ToUpper(what[:1])+what[1:]+" are paused; "+resume+" ends the pause.")
+	}
+	if len(sentences) == 0 {
+		return nil
+	}
+	return fault.New(fault.InUse, "%s", strings.Join(sentences, " "))
 }
 
 func withPause(list []kms.RotationPause, scope string, paused bool, p *rotation.Pause) []kms.RotationPause {

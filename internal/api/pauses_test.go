@@ -67,6 +67,46 @@ func (w *world) seePauses(t *testing.T, what string, want []kms.RotationPause) {
 	}
 	g := w.must(t, "DescribeTarget", "TargetName", "pg").(*kms.DescribeTargetResponse)
 	expect("DescribeTarget", g.Paused, g.Pauses, of(kms.PausedAll, kms.PausedTarget))
-	row := w.must(t, "ListTargets").(*kms.ListTargetsResponse).Targets[0]
-	expect("ListTargets", row.Paused, row.Pauses, of(kms.PausedAll, kms.PausedTarget))
+	targets := w.must(t, "ListTargets").(*kms.ListTargetsResponse)
+	expect("ListTargets", len(targets.Pauses) > 0, targets.Pauses, of(kms.PausedAll))
+	row := targets.Targets[0]
+	expect("its row", row.Paused, row.Pauses, of(kms.PausedAll, kms.PausedTarget))
+}
+
+// TestPausedIsNotOverdue verifies that a rotation that is an hour late is reported as overdue once,
+// and never while it is paused: itself, at its target, or with all.
+func TestPausedIsNotOverdue(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	overdue := func() bool {
+		t.Helper()
+		turn, ok, err := w.gate.Engine(0).Load(t.Context(), account, "db")
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		return turn.Overdue(w.now)
+	}
+	due := func(ago time.Duration) {
+		w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
+			s.Rotation.Enabled, s.Rotation.Next, r.Due = true, w.now.Add(-ago), w.now.Add(-ago)
+		})
+	}
+	for _, params := range [][]string{{"SecretName", "db"}, {"TargetName", "pg"}, nil} {
+		w.must(t, "PauseRotation", params...)
+		if due(2 * time.Hour); overdue() {
+			t.Errorf("overdue although %q is paused", params)
+		}
+		w.must(t, "ResumeRotation", params...)
+		if due(2 * time.Hour); !overdue() {
+			t.Errorf("not overdue after the pause of %q", params)
+		}
+	}
+	if due(time.Hour - time.Second); overdue() {
+		t.Error("overdue within the hour")
+	}
+	due(2 * time.Hour)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Overdue = true })
+	if overdue() {
+		t.Error("reported twice")
+	}
 }

@@ -197,20 +197,11 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 	if q.Trigger == rotation.Emergency {
 		return nil // a pause does not keep a leaked credential alive
 	}
-	all, err := tx.AllPaused()
-	switch {
-	case err != nil:
+	all, err := allPauses(tx)
+	if err != nil {
 		return err
-	case r.Paused:
-		return fault.New(fault.InUse, "The rotation of secret %q is paused; keyturn rotation resume %s resumes it.",
-			s.Name, s.Name)
-	case t.Paused:
-		return fault.New(fault.InUse, "Rotations at target %q are paused; keyturn target resume %s resumes them.",
-			t.Name, t.Name)
-	case all.Paused:
-		return fault.New(fault.InUse, "All rotations are paused; keyturn rotation resume --all resumes them.")
 	}
-	return nil
+	return pausedRefusal(pausesOf(all, t, r), s.Name, name)
 }
 
 // begun returns the record with the requested rotation, either at its beginning or waiting for the

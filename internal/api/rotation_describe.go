@@ -33,9 +33,11 @@ func describeRotation(
 	if err != nil {
 		return nil, err
 	}
-	if out.Pauses, err = c.pausesOf(all, r); err != nil {
+	t, _, err := c.Snapshot.Target(r.Account, r.Target)
+	if err != nil {
 		return nil, err
 	}
+	out.Pauses = pausesOf(all, t, r)
 	out.Paused = len(out.Pauses) > 0
 	if r.Check != nil {
 		out.CheckTime, out.CheckUnchecked = r.Check.At, r.Check.Unchecked
@@ -194,11 +196,12 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			in.TargetName != "" && r.Target != in.TargetName {
 			return true
 		}
-		pauses, err := c.pausesOf(all, r)
+		t, _, err := c.Snapshot.Target(r.Account, r.Target)
 		if err != nil {
 			failed = err
 			return false
 		}
+		pauses := pausesOf(all, t, r)
 		return p.add(r.Secret, kms.ListedRotation{
 			SecretName:       r.Secret,
 			State:            string(r.State),

@@ -121,10 +121,7 @@ func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, p *rotat
 			if err != nil {
 				return err
 			}
-			if p == nil || !t.Paused { // a pause that is repeated stays what it is
-				t.Paused, t.Pause = p != nil, p
-			}
-			return tx.PutTarget(t)
+			return tx.PutTarget(t.WithPause(p))
 		}
 		return tx.PauseAll(p)
 	})

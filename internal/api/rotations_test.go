@@ -322,9 +322,9 @@ func TestRotateRefusals(t *testing.T) {
 		what, text string
 		params     []string
 	}{
-		{"secret", `"db" is paused; keyturn rotation resume db resumes it.`, []string{"SecretName", "db"}},
-		{"target", `"pg" are paused; keyturn target resume pg resumes them.`, []string{"TargetName", "pg"}},
-		{"all", "All rotations are paused; keyturn rotation resume --all resumes them.", nil},
+		{"secret", "Rotations of secret db are paused; keyturn rotation resume db ends the pause.", []string{"SecretName", "db"}},
+		{"target", "Rotations at target pg are paused; keyturn target resume pg ends the pause.", []string{"TargetName", "pg"}},
+		{"all", "All rotations are paused; keyturn rotation resume --all ends the pause.", nil},
 	} {
 		w.must(t, "PauseRotation", tt.params...)
 		w.refused(t, inUse, tt.text, "RotateSecret", "SecretName", "db", "VersionId", "v7")

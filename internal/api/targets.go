@@ -170,7 +170,7 @@ func listTargets(c *Call, in *kms.ListTargetsRequest) (*kms.ListTargetsResponse,
 			UpdateTime:      t.UpdatedAt,
 		})
 	})
-	return &kms.ListTargetsResponse{Targets: p.rows, NextToken: p.marker()}, err
+	return &kms.ListTargetsResponse{Targets: p.rows, Pauses: all, NextToken: p.marker()}, err
 }
 
 // nextName returns the first name that can come after one.

@@ -44,18 +44,18 @@ func (c *rotationList) Run(e *env) error {
 	if e.json() {
 		return printResponse(e.stdout, all)
 	}
-	if err := printAllPaused(e.stdout, all.Pauses); err != nil {
-		return err
-	}
+	var pauses pauseLines
+	pauses.add(all.Pauses, "", "")
 	t := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "NEXT DUE", "REASON")
 	for _, r := range all.Rotations {
 		state := r.State
 		if r.Paused {
 			state += ", paused"
 		}
+		pauses.add(r.Pauses, r.SecretName, r.TargetName)
 		t.row(r.SecretName, r.TargetName, state, credentialWord(r.CredentialState), when(r.NextRotationDate), r.Reason)
 	}
-	return t.write(e.stdout)
+	return errors.Join(t.write(e.stdout), pauses.write(e.stdout))
 }
 
 // listRotations returns all pages of a list of rotations as one.

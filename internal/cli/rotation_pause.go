@@ -3,7 +3,10 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -51,39 +54,48 @@ func (c *rotationResume) Run(e *env) error {
 	return e.setPaused(in, false)
 }
 
-// pauseText says since when a pause holds and who asked for it.
-func pauseText(p kms.RotationPause) string {
-	text := ""
+// pauseLine says what a pause keeps from beginning, since when it holds, who asked for it, and
+// which command ends it.
+func pauseLine(p kms.RotationPause, secret, target string) string {
+	what, resume, ok := rotation.PauseText(p.Scope, secret, target)
+	if !ok { // of a later server
+		what = fmt.Sprintf("rotations of scope %q", p.Scope)
+	}
+	text := what + " are paused"
 	if !p.PauseTime.IsZero() {
-		text = " since " + when(p.PauseTime)
+		text += " since " + when(p.PauseTime)
 	}
 	if p.Principal != "" {
 		text += " by " + p.Principal
 	}
+	if ok {
+		text += "; " + resume + " ends it"
+	}
 	return text
 }
 
-// pauseLine says what a pause keeps from beginning, and the command that ends it.
-func pauseLine(p kms.RotationPause, secret, target string) string {
-	what, resume := "all rotations are paused", "keyturn rotation resume --all"
-	switch p.Scope {
-	case kms.PausedSecret:
-		what, resume = "rotations of "+secret+" are paused", "keyturn rotation resume "+shellWord(secret)
-	case kms.PausedTarget:
-		what, resume = "rotations at target "+target+" are paused", "keyturn target resume "+shellWord(target)
-	}
-	return what + pauseText(p) + "; " + resume + " ends it"
-}
+// pauseLines are the lines of the pauses in a list, each once.
+type pauseLines []string
 
-// printAllPaused prints a line if all rotations are paused.
-func printAllPaused(w io.Writer, list []kms.RotationPause) error {
+func (l *pauseLines) add(list []kms.RotationPause, secret, target string) {
 	for _, p := range list {
-		if p.Scope == kms.PausedAll {
-			_, err := fmt.Fprintf(w, "PAUSED: %s.\n", escaped(pauseLine(p, "", ""), ""))
-			return err
+		if line := pauseLine(p, secret, target); !slices.Contains(*l, line) {
+			*l = append(*l, line)
 		}
 	}
-	return nil
+}
+
+// write prints the lines below the table that they belong to.
+func (l *pauseLines) write(w io.Writer) error {
+	if len(*l) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	for _, line := range *l {
+		fmt.Fprintf(&text, "\nPAUSED: %s.", escaped(line, ""))
+	}
+	_, err := fmt.Fprintln(w, text.String())
+	return err
 }
 
 func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
@@ -91,20 +103,21 @@ func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
 	if err != nil {
 		return err
 	}
-	of := "Rotations"
+	scope := kms.PausedAll
 	switch {
 	case in.SecretName != "":
-		of = "Rotations of " + in.SecretName
+		scope = kms.PausedSecret
 	case in.TargetName != "":
-		of = "Rotations at target " + in.TargetName
+		scope = kms.PausedTarget
 	}
-	call, text := client.ResumeRotation, "%s may begin again."
+	what, _, _ := rotation.PauseText(scope, in.SecretName, in.TargetName)
+	call, text := client.ResumeRotation, "The pause of "+what+" has ended."
 	if paused {
-		call, text = client.PauseRotation, "%s are paused; what is under way is finished."
+		call, text = client.PauseRotation, strings.ToUpper(what[:1])+what[1:]+" are paused; what is under way is finished."
 	}
 	out, err := call(e.ctx, &in)
 	if err != nil {
 		return err
 	}
-	return e.done(out, text, of)
+	return e.done(out, "%s", text)
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -82,6 +83,7 @@ func (c *targetList) Run(e *env) error {
 			return err
 		}
 		all.Targets, all.RequestID = append(all.Targets, page.Targets...), page.RequestID
+		all.Pauses = page.Pauses
 		if in.NextToken = page.NextToken; in.NextToken == "" {
 			break
 		}
@@ -89,16 +91,14 @@ func (c *targetList) Run(e *env) error {
 	if e.json() {
 		return printResponse(e.stdout, all)
 	}
+	var pauses pauseLines
+	pauses.add(all.Pauses, "", "")
 	t := newTable("NAME", "KIND", "STATE", "ADMINISTRATOR", "DESCRIPTION")
-	for i, g := range all.Targets {
-		if i == 0 {
-			if err := printAllPaused(e.stdout, g.Pauses); err != nil {
-				return err
-			}
-		}
+	for _, g := range all.Targets {
+		pauses.add(g.Pauses, "", g.TargetName)
 		t.row(g.TargetName, g.Kind, pausedWord(g.Paused), g.AdminSecretName, g.Description)
 	}
-	return t.write(e.stdout)
+	return errors.Join(t.write(e.stdout), pauses.write(e.stdout))
 }
 
 func pausedWord(paused bool) string {
@@ -141,6 +141,9 @@ func (c *targetShow) Run(e *env) error {
 		if row[1] != "" {
 			t.row(row[0], row[1])
 		}
+	}
+	for _, p := range g.Pauses {
+		t.row("paused", pauseLine(p, "", g.TargetName))
 	}
 	if err := t.write(e.stdout); err != nil {
 		return err

@@ -1,6 +1,11 @@
 package rotation
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"github.com/keyturn/keyturn/kms"
+)
 
 // Pause is an operator's order that no new rotation begins: of a secret, at a target, or anywhere.
 type Pause struct {
@@ -9,11 +14,53 @@ type Pause struct {
 	By string `json:"by,omitempty"`
 }
 
-// WithPause returns the record with new rotations paused; nil lets them begin again. A pause that
-// is repeated stays what it is.
-func (r Record) WithPause(p *Pause) Record {
-	if p == nil || !r.Paused {
-		r.Paused, r.Pause = p != nil, p
+// Pausing says whether new rotations are paused.
+type Pausing struct {
+	Paused bool
+	// Pause says who asked for it; nil for a pause that an earlier release stored, and for one by the
+	// engine.
+	Pause *Pause
+}
+
+// After returns the state after an order: a pause, or nil to let rotations begin again. A pause
+// that is repeated stays what it is.
+func (p Pausing) After(order *Pause) Pausing {
+	if order != nil && p.Paused {
+		return p
 	}
+	return Pausing{Paused: order != nil, Pause: order}
+}
+
+// WithPause returns the record after an order of [Pausing.After].
+func (r Record) WithPause(order *Pause) Record {
+	p := Pausing{r.Paused, r.Pause}.After(order)
+	r.Paused, r.Pause = p.Paused, p.Pause
 	return r
+}
+
+// pauseScope is everything that depends on the scope of a pause alone.
+type pauseScope struct {
+	scope string
+	// what names what does not begin, and resume is the command that ends the pause. The name of the
+	// secret or target takes the place of NAME.
+	what, resume string
+}
+
+var pauseScopes = []pauseScope{
+	{kms.PausedSecret, "rotations of secret NAME", "keyturn rotation resume NAME"},
+	{kms.PausedTarget, "rotations at target NAME", "keyturn target resume NAME"},
+	{kms.PausedAll, "all rotations", "keyturn rotation resume --all"},
+}
+
+// PauseText returns what a pause of that scope keeps from beginning, and the command that ends it.
+// secret and target are the names that are meant. ok is false for a scope that this release does
+// not know, such as one of a later server.
+func PauseText(scope, secret, target string) (what, resume string, ok bool) {
+	name := map[string]string{kms.PausedSecret: secret, kms.PausedTarget: target}[scope]
+	for _, s := range pauseScopes {
+		if s.scope == scope {
+			return strings.Replace(s.what, "NAME", name, 1), strings.Replace(s.resume, "NAME", name, 1), true
+		}
+	}
+	return "", "", false
 }

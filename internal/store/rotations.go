@@ -79,22 +79,23 @@ func (tx *Tx) AllRotations(visit func(rotation.Record) bool) error {
 // Pause says whether all rotations are paused.
 type Pause struct {
 	Paused bool `json:"paused"`
-	// Pause says who asked for it; it is empty if a release before that member was asked.
+	// Pause says who asked for it; it is empty for a pause that an earlier release stored.
 	rotation.Pause
 }
 
-// PauseAll stops new rotations of the whole store; nil allows them again. A pause that is repeated
-// stays what it is. This is not a member of the engine's record, because that record is a fence and
-// ends with its node.
-func (tx *Tx) PauseAll(p *rotation.Pause) error {
+// PauseAll stores an order of [rotation.Pausing.After] for all rotations of the store. This is not
+// a member of the engine's record, because that record is a fence and ends with its node.
+func (tx *Tx) PauseAll(order *rotation.Pause) error {
 	stored, err := tx.AllPaused()
-	if err != nil || p != nil && stored.Paused {
+	if err != nil {
 		return err
 	}
-	if p == nil {
-		return pauseKind.save(tx, Pause{})
+	after := Pause{}
+	p := rotation.Pausing{Paused: stored.Paused, Pause: &stored.Pause}.After(order)
+	if p.Paused {
+		after = Pause{Paused: true, Pause: *p.Pause}
 	}
-	return pauseKind.save(tx, Pause{Paused: true, Pause: *p})
+	return pauseKind.save(tx, after)
 }
 
 // AllPaused says whether all rotations are paused.

@@ -21,12 +21,19 @@ type Target struct {
 	// Accounts is the account policy: patterns of the accounts that rotations may change; none means
 	// every ordinary account. See [target.AllowsAccount].
 	Accounts []string `json:"accounts,omitempty"`
-	// Paused says that no new rotation begins there, and Pause who asked for that; nil if a release
-	// before that member was asked.
+	// Paused says that no new rotation begins there, and Pause who asked for that; nil for a pause
+	// that an earlier release stored.
 	Paused    bool            `json:"paused,omitempty"`
 	Pause     *rotation.Pause `json:"pause,omitempty"`
 	CreatedAt time.Time       `json:"created_at"`
 	UpdatedAt time.Time       `json:"updated_at"`
+}
+
+// WithPause returns the target after an order of [rotation.Pausing.After].
+func (t Target) WithPause(order *rotation.Pause) Target {
+	p := rotation.Pausing{Paused: t.Paused, Pause: t.Pause}.After(order)
+	t.Paused, t.Pause = p.Paused, p.Pause
+	return t
 }
 
 // Target reads a registered target. No target has an empty name.
