@@ -96,14 +96,9 @@ func (t *Turn) versions() []string {
 	return slices.DeleteFunc([]string{t.Record.Candidate, t.Record.Base}, func(v string) bool { return v == "" })
 }
 
-// Overdue reports whether a rotation was due long ago and has not been reported yet.
+// Overdue reports whether a rotation is overdue and has not been reported yet.
 func (t *Turn) Overdue(now time.Time) bool {
-	p := t.Secret.Rotation
-	return p.Enabled &&
-		!p.Next.IsZero() &&
-		now.Sub(p.Next) > secret.Overdue &&
-		!t.Record.Overdue &&
-		!t.Record.Paused
+	return !t.Record.Overdue && t.Record.IsOverdue(t.AllPaused || t.Target.Paused, now)
 }
 
 // strategies returns the strategies of the open target.

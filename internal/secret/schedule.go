@@ -92,16 +92,13 @@ const (
 	RotationInvalid  = "Invalid"
 )
 
-// Overdue is how long after its due time a rotation that has not begun makes the policy Invalid.
-const Overdue = time.Hour
-
 // Automatic returns the value of AutomaticRotation at that time. Invalid means that the service can
 // no longer rotate: a rotation that is due has not been made.
 func (p RotationPolicy) Automatic(now time.Time) string {
 	switch {
 	case !p.Enabled:
 		return RotationDisabled
-	case p.Broken, p.Next.IsZero(), now.Sub(p.Next) > Overdue:
+	case p.Broken, p.Next.IsZero(), now.Sub(p.Next) > rotation.OverdueAfter:
 		return RotationInvalid
 	default:
 		return RotationEnabled

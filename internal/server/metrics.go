@@ -63,7 +63,7 @@ func newMetrics(s *Server) *metrics {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.registry.MustRegister(serverMetrics(s)...)
-	m.registry.MustRegister(&rotationMetrics{db: s.db})
+	m.registry.MustRegister(newRotationMetrics(s.db, s.config.Logger))
 	m.registry.MustRegister(trailMetrics(s)...)
 	for _, f := range s.sinks {
 		m.registry.MustRegister(sinkMetrics(f)...)

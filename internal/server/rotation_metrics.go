@@ -2,13 +2,13 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/keyturn/keyturn/internal/rotation"
-	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -27,9 +27,10 @@ var (
 	failingDesc = prometheus.NewDesc("keyturn_rotations_failing",
 		"Rotations under way whose last step has failed and is tried again later.", nil, nil)
 	overdueDesc = prometheus.NewDesc("keyturn_rotations_overdue",
-		"Scheduled rotations that should have begun more than an hour ago.", nil, nil)
+		"Scheduled rotations that were due more than an hour ago, have not been made and are not paused.", nil, nil)
 	oldestDesc = prometheus.NewDesc("keyturn_rotation_oldest_seconds",
-		"Age of the oldest rotation under way, without grace periods and quarantines; 0 if there is none.", nil, nil)
+		"Age of the oldest rotation under way; 0 if there is none. Grace periods, quarantines and rotations that wait "+
+			"for the end of a pause do not count.", nil, nil)
 	pausedDesc = prometheus.NewDesc("keyturn_rotations_paused",
 		"Paused secrets, paused targets, and 1 if all rotations are paused, by scope: secret, target, all.",
 		[]string{"scope"}, nil)
@@ -39,14 +40,24 @@ var (
 		"Events that a receiver does not have yet.", nil, nil)
 )
 
-// rotationMetrics counts rotations, pauses and events in the store. It shows nothing while the
-// store cannot be read.
+// rotationMetrics counts rotations, pauses and events in the store. It shows nothing after a count
+// that has failed, until one succeeds.
 type rotationMetrics struct {
-	db *store.DB
+	log *slog.Logger
+	// count reads the figures at that time.
+	count func(ctx context.Context, now time.Time) (counts, error)
 
-	mu      sync.Mutex
-	figures []prometheus.Metric
-	next    time.Time
+	mu       sync.Mutex
+	figures  []prometheus.Metric
+	next     time.Time
+	counting bool // by a scrape; others show the last figures meanwhile
+	failed   bool // the last count
+}
+
+func newRotationMetrics(db *store.DB, log *slog.Logger) *rotationMetrics {
+	return &rotationMetrics{log: log, count: func(ctx context.Context, now time.Time) (counts, error) {
+		return count(store.Snapshot(ctx, db), now)
+	}}
 }
 
 // Describe implements prometheus.Collector.
@@ -60,21 +71,36 @@ func (m *rotationMetrics) Describe(out chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (m *rotationMetrics) Collect(out chan<- prometheus.Metric) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if began := time.Now(); !began.Before(m.next) {
-		ctx, cancel := context.WithTimeout(context.Background(), countLimit)
-		defer cancel()
-		c, err := count(store.Snapshot(ctx, m.db), began)
-		m.figures = nil
-		if err == nil {
-			m.figures = c.metrics()
-		}
-		m.next = time.Now().Add(max(countEvery, countShare*time.Since(began)))
-	}
-	for _, f := range m.figures {
+	for _, f := range m.current(time.Now()) {
 		out <- f
 	}
+}
+
+// current returns the figures, and counts anew if it is time and no other scrape is counting.
+func (m *rotationMetrics) current(now time.Time) []prometheus.Metric {
+	m.mu.Lock()
+	figures, mine := m.figures, !m.counting && !now.Before(m.next)
+	m.counting = m.counting || mine
+	m.mu.Unlock()
+	if !mine {
+		return figures
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), countLimit)
+	defer cancel()
+	began := time.Now()
+	c, err := m.count(ctx, now)
+	if figures = nil; err == nil {
+		figures = c.metrics()
+	}
+	m.mu.Lock()
+	report := err != nil && !m.failed
+	m.figures, m.counting, m.failed = figures, false, err != nil
+	m.next = now.Add(max(countEvery, countShare*time.Since(began)))
+	m.mu.Unlock()
+	if report {
+		m.log.Error("the figures about rotations are absent from /metrics: the store could not be read", "err", err)
+	}
+	return figures
 }
 
 // counts are what the store has at one moment.
@@ -94,22 +120,6 @@ func newCounts() counts {
 
 func count(tx *store.Tx, now time.Time) (counts, error) {
 	c := newCounts()
-	err := tx.AllRotations(func(r rotation.Record) bool {
-		c.add(r, now)
-		return true
-	})
-	if err != nil {
-		return c, err
-	}
-	err = tx.AllTargets(func(t store.Target) bool {
-		if t.Paused {
-			c.paused[kms.PausedTarget]++
-		}
-		return true
-	})
-	if err != nil {
-		return c, err
-	}
 	all, err := tx.AllPaused()
 	if err != nil {
 		return c, err
@@ -117,11 +127,31 @@ func count(tx *store.Tx, now time.Time) (counts, error) {
 	if all.Paused {
 		c.paused[kms.PausedAll] = 1
 	}
+	type name struct{ account, target string }
+	paused := map[name]bool{}
+	err = tx.AllTargets(func(t store.Target) bool {
+		if t.Paused {
+			paused[name{t.Account, t.Name}] = true
+			c.paused[kms.PausedTarget]++
+		}
+		return true
+	})
+	if err != nil {
+		return c, err
+	}
+	err = tx.AllRotations(func(r rotation.Record) bool {
+		c.add(r, all.Paused || paused[name{r.Account, r.Target}], now)
+		return true
+	})
+	if err != nil {
+		return c, err
+	}
 	c.undelivered, err = tx.CountEvents()
 	return c, err
 }
 
-func (c *counts) add(r rotation.Record, now time.Time) {
+// add counts a rotation. paused says that the rotations of its target, or all, are paused.
+func (c *counts) add(r rotation.Record, paused bool, now time.Time) {
 	c.states[r.State]++
 	c.credentials[r.Health.State()]++
 	if r.Paused {
@@ -130,10 +160,11 @@ func (c *counts) add(r rotation.Record, now time.Time) {
 	if r.CanHurry() {
 		c.failing++
 	}
-	if !r.InFlight() && !r.Due.IsZero() && now.Sub(r.Due) > secret.Overdue {
+	if r.IsOverdue(paused, now) {
 		c.overdue++
 	}
-	if r.GoesOn() && r.State != rotation.InGrace && !r.StartedAt.IsZero() {
+	waits := r.State == rotation.InGrace || r.State.Step() == rotation.Prepare && r.AwaitsResume(paused)
+	if r.GoesOn() && !waits && !r.StartedAt.IsZero() {
 		c.oldest = max(c.oldest, now.Sub(r.StartedAt))
 	}
 }
