@@ -18,7 +18,7 @@ type rotationSetting struct {
 	// text returns its value as a caller may give it; empty means the default.
 	text func(s *secret.RotationSettings) string
 	copy func(to, from *secret.RotationSettings)
-	// ofTarget are settings that mean something at one target only. Another target drops them.
+	// ofTarget says that another target resets it.
 	ofTarget bool
 }
 
@@ -182,7 +182,8 @@ func (c *Call) scheduleAfter(s secret.Secret, in *kms.ConfigureRotationRequest) 
 	return s.SetRotation(enable, in.RotationInterval, c.Rotation.LeastInterval, c.At)
 }
 
-// settingChanges returns the settings that differ, in the order of the parameters.
+// settingChanges returns the settings that differ: TargetName, RotationInterval, the rows of
+// rotationSettings in their order, EnableAutomaticRotation.
 func settingChanges(before, after secret.Secret) []kms.RotationSettingChange {
 	var list []kms.RotationSettingChange
 	add := func(param, a, b string) {

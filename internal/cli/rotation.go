@@ -108,6 +108,7 @@ type rotationConfigure struct {
 // Help explains what the flags have no room for.
 func (*rotationConfigure) Help() string {
 	return "A setting that is not named keeps its value. --interval replaces --cron, and --cron replaces --interval. " +
+		"--manual removes an interval; a cron expression is kept and plans nothing until --cron names one again. " +
 		"--consent adds to earlier consents; --reset consent withdraws those. Another --target resets the strategy, the " +
 		"accounts, the login settings and the consents. --reset takes the name of a flag that sets a value.\n\n" +
 		"The previous credential works for --grace after a rotation; 0s retires it at once. While a consumer " +
@@ -142,6 +143,9 @@ func (c *rotationConfigure) Run(e *env) error {
 		Consents:               c.Consent,
 	}
 	if c.Manual {
+		if c.Interval+c.Cron != "" {
+			return coded{exitUsage, "give one of --interval, --cron and --manual"}
+		}
 		in.EnableAutomaticRotation = new(false)
 	}
 	for _, flag := range c.Reset {
@@ -189,5 +193,5 @@ func (c *rotationDetach) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "%s is no longer rotated; keyturn secret put stores its versions again.", c.Name)
+	return e.done(out, "%[1]s is no longer rotated; keyturn secret put %[1]s stores its versions again.", c.Name)
 }

@@ -18,7 +18,7 @@ type rotationCheck struct {
 func (*rotationCheck) Help() string {
 	return "Logs in at the target as the application does, with the credential in use, and reads what a rotation " +
 		"would meet there. Nothing is changed. For each strategy the answer is safe, safe-with-consent (agree with " +
-		"keyturn rotation configure --consent), impossible, or unknown if the target did not answer.\n\n" +
+		"keyturn rotation configure NAME --consent TOKEN), impossible, or unknown if the target did not answer.\n\n" +
 		"Exits with 1 unless a rotation now is safe."
 }
 

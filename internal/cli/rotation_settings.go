@@ -17,8 +17,15 @@ type rotationSetting struct {
 	of    func(r *kms.DescribeRotationResponse) string
 	// duration says that the API answers it in seconds.
 	duration bool
-	// always says that it has no default, so that it cannot be reset.
+	// always says that --reset does not take it.
 	always bool
+	// unset is what holds while it is not set; empty means none.
+	unset string
+}
+
+// showSet shows a value that may not be set.
+func (s *rotationSetting) showSet(value string) string {
+	return cmp.Or(s.show(value), s.unset, "none")
 }
 
 func (s *rotationSetting) show(value string) string {
@@ -31,37 +38,37 @@ func (s *rotationSetting) show(value string) string {
 var rotationSettings = []rotationSetting{
 	{flag: "target", param: "TargetName", label: "target", always: true,
 		of: func(r *kms.DescribeRotationResponse) string { return r.TargetName }},
-	{flag: "strategy", param: "Strategy", label: "strategy",
+	{flag: "strategy", param: "Strategy", label: "strategy", unset: "default",
 		of: func(r *kms.DescribeRotationResponse) string { return r.ConfiguredStrategy }},
 	{flag: "account", param: "AccountName", label: "account",
 		of: func(r *kms.DescribeRotationResponse) string { return r.AccountName }},
 	{flag: "clone-account", param: "CloneAccountName", label: "clone account",
 		of: func(r *kms.DescribeRotationResponse) string { return r.CloneAccountName }},
-	{flag: "account-member", param: "AccountMember", label: "account member",
+	{flag: "account-member", param: "AccountMember", label: "account member", unset: "default",
 		of: func(r *kms.DescribeRotationResponse) string { return r.AccountMember }},
-	{flag: "secret-member", param: "SecretMember", label: "secret member",
+	{flag: "secret-member", param: "SecretMember", label: "secret member", unset: "default",
 		of: func(r *kms.DescribeRotationResponse) string { return r.SecretMember }},
 	{flag: "interval", param: "RotationInterval", label: "interval", always: true,
 		duration: true, of: func(r *kms.DescribeRotationResponse) string { return r.RotationInterval }},
 	{flag: "cron", param: "Cron", label: "cron",
 		of: func(r *kms.DescribeRotationResponse) string { return r.Cron }},
-	{flag: "time-zone", param: "TimeZone", label: "time zone",
+	{flag: "time-zone", param: "TimeZone", label: "time zone", unset: "UTC",
 		of: func(r *kms.DescribeRotationResponse) string { return r.TimeZone }},
 	{flag: "window", param: "Window", label: "window",
 		of: func(r *kms.DescribeRotationResponse) string { return r.Window }},
 	{flag: "blackouts", param: "Blackouts", label: "blackouts",
 		of: func(r *kms.DescribeRotationResponse) string { return r.Blackouts }},
-	{flag: "grace", param: "GracePeriod", label: "grace period",
+	{flag: "grace", param: "GracePeriod", label: "grace period", unset: "default",
 		duration: true, of: func(r *kms.DescribeRotationResponse) string { return r.GracePeriod }},
-	{flag: "grace-limit", param: "GraceLimit", label: "grace limit",
+	{flag: "grace-limit", param: "GraceLimit", label: "grace limit", unset: "default",
 		duration: true, of: func(r *kms.DescribeRotationResponse) string { return r.GraceLimit }},
 	{flag: "group", param: "Group", label: "group",
 		of: func(r *kms.DescribeRotationResponse) string { return r.Group }},
 	{flag: "group-gap", param: "GroupGap", label: "group gap",
 		duration: true, of: func(r *kms.DescribeRotationResponse) string { return r.GroupGap }},
-	{flag: "login-endpoint", param: "LoginEndpoint", label: "login endpoints",
+	{flag: "login-endpoint", param: "LoginEndpoint", label: "login endpoints", unset: "all",
 		of: func(r *kms.DescribeRotationResponse) string { return strings.Join(r.LoginEndpoints, ", ") }},
-	{flag: "login-database", param: "LoginDatabase", label: "login database",
+	{flag: "login-database", param: "LoginDatabase", label: "login database", unset: "default",
 		of: func(r *kms.DescribeRotationResponse) string { return r.LoginDatabase }},
 	{flag: "login-role", param: "LoginRole", label: "login role",
 		of: func(r *kms.DescribeRotationResponse) string { return r.LoginRole }},
@@ -101,12 +108,11 @@ func printSettings(w io.Writer, r *kms.DescribeRotationResponse) error {
 	first := attached && to.Before == "" // nothing was configured before
 	t := newTable()
 	for _, s := range rotationSettings {
-		now, was := s.show(s.of(r)), ""
+		value := s.of(r)
 		if c, changed := changes[s.param]; changed && !first {
-			now, was = cmp.Or(now, "default"), "(was "+cmp.Or(s.show(c.Before), "default")+")"
-		}
-		if now != "" {
-			t.row("  "+s.label, now, was)
+			t.row("  "+s.label, s.showSet(value), "(was "+s.showSet(c.Before)+")")
+		} else if value != "" {
+			t.row("  "+s.label, s.show(value))
 		}
 	}
 	return t.write(w)
