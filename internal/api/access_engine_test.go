@@ -184,7 +184,7 @@ func TestRegisteredAgainGetsNothing(t *testing.T) {
 	wantCode(t, "redirect", err, kms.CodeNoPermission)
 	err = deregister(attacker, false)
 	wantCode(t, "deregister with attached secrets", err, kms.CodeResourceInUse)
-	if err == nil || strings.Contains(err.Error(), "pay/client") || !strings.Contains(err.Error(), ": 1, whose names") {
+	if err == nil || strings.Contains(err.Error(), "pay/client") || !strings.Contains(err.Error(), ": 1 secret that you") {
 		t.Errorf("the refusal does not say how many secrets are attached, or names one: %v", err)
 	}
 	wantCode(t, "deregister and detach", deregister(attacker, true), kms.CodeNoPermission)

@@ -175,7 +175,7 @@ func changesOf(s secret.Secret, list []target.Credential, other string) changes 
 
 // wasJudged refuses accounts that the caller's rights were not judged for, because something has
 // changed since. So an operation that rotates and does not declare it never succeeds.
-func (c *Call) wasJudged(ch changes) error {
+func (c *Call) wasJudged(secretName string, ch changes) error {
 	if len(ch.names) > 0 && len(c.judgedChanges) == 0 {
 		return errors.New("the operation changes accounts and does not find them among its resources")
 	}
@@ -183,7 +183,8 @@ func (c *Call) wasJudged(ch changes) error {
 		judged := func(j changes) bool { return j.target == ch.target && slices.Contains(j.names, name) }
 		if !slices.ContainsFunc(c.judgedChanges, judged) {
 			return fault.New(fault.InUse,
-				"The accounts of the secret have changed at this moment; read keyturn rotation status and try again.")
+				"The accounts of secret %q have changed at this moment; read keyturn rotation status %s and try again.",
+				secretName, secretName)
 		}
 	}
 	return nil
@@ -206,9 +207,9 @@ func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []strin
 		}
 		if !target.AllowsAccount(t.Accounts, account) {
 			return fault.New(fault.InUse,
-				"The account policy of target %q does not allow account %q; keyturn target update %s "+
-					"--account changes the policy. It allows: %s.",
-				t.Name, account, t.Name, strings.Join(t.Accounts, ", "))
+				"The account policy of target %q does not allow account %q; keyturn target update %s%s adds it. "+
+					"The policy allows: %s.",
+				t.Name, account, t.Name, policyWith(t.Accounts, account), strings.Join(t.Accounts, ", "))
 		}
 	}
 	return nil
@@ -290,8 +291,8 @@ func (e *Env) adminAccounts(tx *store.Tx, t store.Target) ([]string, error) {
 func mayUse(s secret.Secret, accounts ...string) error {
 	for _, account := range accounts {
 		if !s.MayChange(account) {
-			return fault.New(fault.InUse, "Secret %q is not bound to account %q; a principal with %s on it binds it by "+
-				"keyturn rotation configure or rotate.", s.Name, account, actionRotateAccount)
+			return fault.New(fault.InUse, "Secret %q is not bound to account %q; keyturn rotation rotate %s by a "+
+				"principal with %s on it binds it.", s.Name, account, s.Name, actionRotateAccount)
 		}
 	}
 	return nil

@@ -235,13 +235,12 @@ const adviceNoSession = ". The password is right, but no session of %q can be op
 // apply stores both credentials, and then carries out the plan.
 func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 	one := p.request.Current
-	err := p.logInOnce(p.target, one.Account, func() error { return p.system.Verify(ctx, one) })
+	again, err := p.logInOnce(p.target, one.Account, func() error { return p.system.Verify(ctx, one) })
 	if err != nil {
 		if fault.KindOf(err) == fault.Throttled {
 			return err
 		}
-		next := fmt.Sprintf(". The next login as account %s may be made at %s, so that no account is locked.",
-			one.Account, wholeSecond(p.At.Add(rotation.LoginWindow)))
+		next := fmt.Sprintf(". Try again after %s: Keyturn causes at most one failed login a minute.", wholeSecond(again))
 		switch class := target.ClassOf(err); {
 		case class == target.Rejected:
 			return fault.Parameter("AccountPassword", "target %q does not accept it: %s%s", p.target.Name, p.said(err), next)
@@ -351,8 +350,8 @@ func (p *preparation) unfinished(ctx context.Context, why string) error {
 		Verdict: target.Impossible,
 		Account: p.in.CloneAccountName,
 		Text:    "The rotation is paused because prepare-accounts is not finished: " + why + ".",
-		Fix: "keyturn target prepare-accounts " + p.target.Name + " --apply with the same --account, --clone and --secret " +
-			"continues.",
+		Fix: fmt.Sprintf("keyturn target prepare-accounts %s --account %s --clone %s --secret %s --apply continues.",
+			p.target.Name, p.in.AccountName, p.in.CloneAccountName, p.in.SecretName),
 	}}}.Bounded()
 	return p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
 		r.Check = &check
@@ -470,8 +469,7 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credential) (target.Credential, error) {
 	none := target.Credential{}
 	refusal := fault.New(fault.Exists,
-		"There is a secret %q already, and it is not of an unfinished call like this one: keyturn rotation status %s "+
-			"shows it. Otherwise name another.", s.Name, s.Name)
+		"Secret %q exists and does not come from an interrupted call with these parameters. Choose another name.", s.Name)
 	v, ok := s.Versions[p.in.VersionID]
 	if !ok || s.Stages[secret.Current] != v.ID || len(s.Versions) > 1 || s.TargetName() != p.target.Name {
 		return none, refusal

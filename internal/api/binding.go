@@ -55,7 +55,7 @@ func (c *Call) bind(tx *store.Tx, s secret.Secret) (bound secret.Secret, changed
 }
 
 func (c *Call) bindTo(tx *store.Tx, s secret.Secret, ch changes) (bound secret.Secret, changed bool, err error) {
-	if err := c.wasJudged(ch); err != nil {
+	if err := c.wasJudged(s.Name, ch); err != nil {
 		return s, false, err
 	}
 	if ch.target == secret.OwnUsers {

@@ -26,7 +26,7 @@ func (c *Call) unblocked(ctx context.Context, s secret.Secret, in *kms.GetSecret
 			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 				err = fault.New(fault.Unavailable,
 					"The credential in secret %q is being changed at its target, and its state there is not known yet; "+
-						"try again. If this lasts, keyturn rotation status shows what an operator can do.", s.Name)
+						"try again. If this lasts, keyturn rotation status %s shows what an operator can do.", s.Name, s.Name)
 			}
 			return s, err
 		}

@@ -157,6 +157,7 @@ func (k *inspection) account(ctx context.Context) {
 		return
 	}
 	findings, err := target.CheckAccount(ctx, k.system, target.CheckRequest{
+		Secret:     k.secret.Name,
 		Current:    k.method.current,
 		Partner:    k.partner.Account,
 		Strategies: k.has,
@@ -254,7 +255,7 @@ func (k *inspection) logIn(ctx context.Context) {
 
 // logInAtCopies makes one login at every replica.
 func (k *inspection) logInAtCopies(ctx context.Context, copied target.Copied, c target.Credential) {
-	err := k.logInOnce(k.target, c.Account, func() error { return copied.VerifyCopies(ctx, c) })
+	_, err := k.logInOnce(k.target, c.Account, func() error { return copied.VerifyCopies(ctx, c) })
 	switch {
 	case err == nil:
 		return
@@ -288,7 +289,7 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 		k.add(k.deadCredential(c, rejected, "its own state says so"))
 		return false
 	}
-	err := k.logInOnce(k.target, c.Account, func() error { return k.system.Verify(ctx, c) })
+	_, err := k.logInOnce(k.target, c.Account, func() error { return k.system.Verify(ctx, c) })
 	switch {
 	case err == nil:
 		return true
@@ -305,8 +306,8 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 			Verdict: target.Note,
 			Account: c.Account,
 			Text:    "The target accepts the credential and refuses the session: " + answer.Error() + ".",
-			Fix: "If applications connect in another way, keyturn rotation configure takes it: " +
-				"--login-database, --login-endpoint.",
+			Fix: "If applications connect in another way: keyturn rotation configure " + k.secret.Name +
+				" --login-database DATABASE or --login-endpoint ADDRESS.",
 		})
 		return true
 	case target.Rejected:
@@ -318,7 +319,8 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 			Account: c.Account,
 			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",
 			Fix: cmp.Or(k.allowing(k.target, err), "Change that at the target, or configure how the application connects: "+
-				"keyturn rotation configure with --login-endpoint, --login-database or --login-certificate-secret."),
+				"keyturn rotation configure "+k.secret.Name+" with --login-endpoint, --login-database or "+
+				"--login-certificate-secret."),
 		})
 	default:
 		if _, withheld := target.ForCaller(err); withheld {

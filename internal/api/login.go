@@ -34,18 +34,19 @@ func (e *Env) checkLogin(t store.Target, l target.Login) error {
 	return nil
 }
 
-// loginCertificate returns the client certificate of an application's logins, and its version.
+// loginCertificate returns the client certificate of the logins of a secret's application, and its
+// version.
 func (e *Env) loginCertificate(
-	tx *store.Tx, t store.Target, l target.Login,
+	tx *store.Tx, of secret.Secret, l target.Login,
 ) (value sensitive.Value, version string, err error) {
-	s, ok, err := tx.Secret(t.Account, l.CertificateSecret, e.Now().UTC())
+	s, ok, err := tx.Secret(of.Account, l.CertificateSecret, e.Now().UTC())
 	switch {
 	case err != nil:
 		return value, "", err
 	case !ok || s.Deleting():
 		return value, "", fault.New(fault.InUse,
 			"The secret %q with the client certificate of the application is not there; keyturn rotation "+
-				"configure with --login-certificate-secret names another.", l.CertificateSecret)
+				"configure %s --login-certificate-secret SECRET names another.", l.CertificateSecret, of.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {

@@ -87,22 +87,24 @@ func (l *loginWindows) giveBack(w loginWindow, next time.Time) {
 
 // logInOnce makes a login with a credential unless one with its account has failed a moment ago.
 // verify returns the target's answer. Simultaneous logins with one account count as failed until
-// they are answered.
-func (c *Call) logInOnce(t store.Target, account string, verify func() error) error {
+// they are answered. next is when the next login may be made after one that has failed; zero after
+// any other.
+func (c *Call) logInOnce(t store.Target, account string, verify func() error) (next time.Time, err error) {
 	w := loginWindow{target: t.ID, account: c.Kinds[t.Kind].CanonicalAccount(t.Config, account)}
 	w.adopts = c.Action == "RepairRotation"
 	if c.op == nil { // the engine's own window is in the record of the secret
-		return verify()
+		return time.Time{}, verify()
 	}
 	next, ok := c.gate.logins.take(w, c.At)
 	if !ok {
-		return tooManyLogins("account "+account, t.Name, next)
+		return next, tooManyLogins("account "+account, t.Name, next)
 	}
-	err := verify()
+	err = verify()
 	if err == nil || !target.ClassOf(err).MayBeFailedLogin() {
 		c.gate.logins.giveBack(w, next)
+		next = time.Time{}
 	}
-	return err
+	return next, err
 }
 
 // adminMayLogIn refuses a call that would log in as an administrator whose credential was rejected

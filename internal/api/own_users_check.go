@@ -59,18 +59,18 @@ func (o *ownUsers) checkKey(tx *store.Tx, f *target.Findings, u users.User, c ta
 	switch {
 	case err != nil:
 		f.Impossible("key-missing", "The user no longer has the access key in use.",
-			"Create an access key, and adopt it: keyturn rotation repair with --adopt.")
+			"Create an access key, and adopt it: keyturn rotation repair NAME --adopt FILE.")
 		return nil
 	case key.Disabled:
 		f.NeedsConsent(codeKeyDisabled,
 			"The access key in use is switched off, and a new one would be active.",
-			"Switch it on: keyturn user key enable.")
+			"Switch it on: keyturn user key enable "+u.Name+" "+c.ID+".")
 		return nil
 	}
 	seen, err := o.inspect(tx, []target.Credential{c})
 	if err == nil && seen[0] == target.Dead {
 		f.Impossible("key-missing", "The access key in use has another secret.",
-			"Adopt the right one: keyturn rotation repair with --adopt.")
+			"Adopt the right one: keyturn rotation repair NAME --adopt FILE.")
 	}
 	return err
 }

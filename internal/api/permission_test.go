@@ -113,13 +113,13 @@ func TestSimulationKnowsPermissions(t *testing.T) {
 func TestRotationFindsItsAccounts(t *testing.T) {
 	t.Parallel()
 	c := &Call{Env: &Env{Region: "local"}}
-	if err := c.wasJudged(changes{target: "db", names: []string{"app"}}); err == nil {
+	if err := c.wasJudged("db", changes{target: "db", names: []string{"app"}}); err == nil {
 		t.Error("accounts that were not judged may be changed")
 	}
 	c.andChanges(nil, changes{target: "db", names: []string{"app"}})
 	for ch, ok := range map[string]bool{"db/app": true, "db/other": false, "other/app": false} {
 		name, account, _ := strings.Cut(ch, "/")
-		if err := c.wasJudged(changes{target: name, names: []string{account}}); (err == nil) != ok {
+		if err := c.wasJudged("db", changes{target: name, names: []string{account}}); (err == nil) != ok {
 			t.Errorf("%s: %v", ch, err)
 		}
 	}

@@ -59,9 +59,9 @@ func checkRotation(
 
 func notBound(s secret.Secret, targetName string) error {
 	return fault.New(fault.InUse,
-		"Secret %q is not bound to target %q, which was registered after the secret had named it: keyturn rotation rotate "+
-			"or configure by a principal with %s on its accounts binds it.",
-		s.Name, targetName, actionRotateAccount)
+		"Secret %q is not bound to target %q, which was registered after the secret had named it: keyturn rotation "+
+			"configure %s, or rotate, by a principal with %s on its accounts binds it.",
+		s.Name, targetName, s.Name, actionRotateAccount)
 }
 
 // startCheck takes a check from the allowance of the secret, and reserves the login that may fail.
@@ -210,13 +210,15 @@ func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden s
 		overridden = rotation.Overridden(unagreed)
 	}
 	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
-		return "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.", reason, t.Secret.Name)
+		return "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",
+			target.Named(reason, t.Secret.Name), t.Secret.Name)
 	}
 	return overridden, nil
 }
 
 // checkRequest returns what a check before a candidate is sent asks.
 func (t *Turn) checkRequest(system target.Target) (r target.CheckRequest, err error) {
+	r.Secret = t.Secret.Name
 	r.Strategies = []target.Strategy{t.Record.Strategy}
 	r.Emergency = t.Record.Trigger == rotation.Emergency
 	if t.Secret.TargetName() == secret.OwnUsers {

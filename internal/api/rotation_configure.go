@@ -115,7 +115,7 @@ func (c *Call) refuseImpossible(
 	if err != nil || len(ch.names) == 0 {
 		return nil, err
 	}
-	if err := c.wasJudged(ch); err != nil {
+	if err := c.wasJudged(s.Name, ch); err != nil {
 		return nil, err
 	}
 	r, err := c.rotationOf(c.Snapshot, s)
@@ -180,7 +180,7 @@ func consentsOf(tokens []string) ([]string, error) {
 	for _, token := range list {
 		if len(token) > 64 || token == "" || strings.Trim(token, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 			return nil, fault.Parameter("Consent.N", "use tokens of lower-case letters, digits and hyphens, as "+
-				"keyturn rotation check names them.")
+				"keyturn rotation check NAME shows them.")
 		}
 	}
 	return list, nil

@@ -71,7 +71,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
 		return err
 	}
-	err = c.logInOnce(t, a.credential.Account, func() error { return system.Verify(ctx, a.credential) })
+	_, err = c.logInOnce(t, a.credential.Account, func() error { return system.Verify(ctx, a.credential) })
 	switch {
 	case fault.KindOf(err) == fault.Throttled:
 		return err

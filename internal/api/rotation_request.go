@@ -53,7 +53,7 @@ func (c *Call) request(
 
 // notInState refuses what an operator asked for, and names what can be done in that state.
 func notInState(s secret.Secret, r rotation.Record, why string) error {
-	next := r.State.WayOut()
+	next := r.State.WayOut(s.Name)
 	if next == "" && (why == notQuarantined || why == nothingFailed) {
 		next = "keyturn rotation probe " + s.Name + " checks the credential in use."
 	}
@@ -73,7 +73,7 @@ func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*k
 		r, err := rotation.Next(before, event, c.At)
 		if err != nil {
 			return fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s",
-				s.Name, before.State, before.State.InsteadOfCancel())
+				s.Name, before.State, before.State.InsteadOfCancel(s.Name))
 		}
 		return c.putStep(tx, s, before, &r, step{event: event})
 	})

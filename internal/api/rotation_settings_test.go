@@ -80,8 +80,8 @@ func after(t *testing.T, s secret.Secret, in *kms.ConfigureRotationRequest) secr
 	return s
 }
 
-// TestEveryRotationSettingIsKept verifies that each setting of ConfigureRotation is stored, shown by
-// DescribeRotation, kept by a call that does not name it, and returned to its default by Reset.
+// TestEveryRotationSettingIsKept verifies that each setting of ConfigureRotation is stored, shown
+// by DescribeRotation, kept by a call that does not name it, and returned to its default by Reset.
 func TestEveryRotationSettingIsKept(t *testing.T) {
 	t.Parallel()
 	described := func(s secret.Secret) (out kms.DescribeRotationResponse) {
@@ -128,8 +128,8 @@ func TestEveryStoredSettingHasARow(t *testing.T) {
 		params = append(params, param)
 	}
 	full := after(t, secret.Secret{Name: "gen"}, naming(t, params...)).Settings()
-	// ConfigureRotation has the target apart, an interval is in the secret, and a certificate is read from
-	// its secret for each login.
+	// ConfigureRotation has the target apart, an interval is in the secret, and a certificate is read
+	// from its secret for each login.
 	elsewhere := []string{"Target", "Schedule.Interval", "Login.Certificate"}
 	var visit func(path string, v reflect.Value)
 	visit = func(path string, v reflect.Value) {

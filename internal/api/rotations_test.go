@@ -181,11 +181,11 @@ func TestTargetRefusals(t *testing.T) {
 		},
 		{inWindow, "", "RegisterTarget", register("Kind", "memory", "AdminSecretName", "leaving")},
 		{
-			exists, `There is a target "pg" already; keyturn target update changes it.`, "RegisterTarget",
+			exists, `There is a target "pg" already; keyturn target update pg changes it.`, "RegisterTarget",
 			[]string{"TargetName", "pg", "Kind", "open", "Config", toMemory},
 		},
 		{
-			notFound, `There is no target "none"; keyturn target add registers one.`, "UpdateTarget",
+			notFound, `There is no target "none"; keyturn target add none --kind KIND registers it.`, "UpdateTarget",
 			[]string{"TargetName", "none", "Description", "x"},
 		},
 		{
@@ -257,7 +257,7 @@ func TestTestTarget(t *testing.T) {
 	w.must(t, "DeleteSecret", "SecretName", "shapeless", "ForceDeleteWithoutRecovery", "true")
 	w.refused(t, inUse,
 		`The secret "shapeless" with the administrator of target "pg" is not there; `+
-			`keyturn target update pg --admin-secret names another.`,
+			`keyturn target update pg --admin-secret SECRET names another.`,
 		"TestTarget", "TargetName", "pg")
 	delete(w.env.Kinds, "memory")
 	w.refused(t, inUse, `This server has no targets of kind "memory".`, "TestTarget", "TargetName", "pg")
@@ -313,7 +313,7 @@ func TestRotateRefusals(t *testing.T) {
 		w.refused(t, inWindow, "", action, "SecretName", "leaving", "VersionId", "v2")
 		w.refused(t, unsupported,
 			`No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; `+
-				`keyturn target add registers it.`, action, "SecretName", "stray", "VersionId", "v2")
+				`keyturn target add nowhere --kind KIND registers it.`, action, "SecretName", "stray", "VersionId", "v2")
 		w.refused(t, exists, `Version "v1" of secret "db" was not made by a rotation; use a new version ID.`, action,
 			"SecretName", "db", "VersionId", "v1")
 		w.refused(t, missingOne, `"VersionId"`, action, "SecretName", "db")
@@ -322,8 +322,14 @@ func TestRotateRefusals(t *testing.T) {
 		what, text string
 		params     []string
 	}{
-		{"secret", "Rotations of secret db are paused; keyturn rotation resume db ends the pause.", []string{"SecretName", "db"}},
-		{"target", "Rotations at target pg are paused; keyturn target resume pg ends the pause.", []string{"TargetName", "pg"}},
+		{
+			"secret", "Rotations of secret db are paused; keyturn rotation resume db ends the pause.",
+			[]string{"SecretName", "db"},
+		},
+		{
+			"target", "Rotations at target pg are paused; keyturn target resume pg ends the pause.",
+			[]string{"TargetName", "pg"},
+		},
 		{"all", "All rotations are paused; keyturn rotation resume --all ends the pause.", nil},
 	} {
 		w.must(t, "PauseRotation", tt.params...)
@@ -449,7 +455,7 @@ func TestConfigureRefusals(t *testing.T) {
 		{notFound, `There is no secret "none"`, []string{"SecretName", "none", "TargetName", "pg"}},
 		{missingOne, `"TargetName"`, []string{"SecretName", "gen"}},
 		{
-			notFound, `There is no target "none"; keyturn target add registers one.`,
+			notFound, `There is no target "none"; keyturn target add none --kind KIND registers it.`,
 			[]string{"SecretName", "gen", "TargetName", "none"},
 		},
 		{inUse, `Target "broken" cannot be opened`, []string{"SecretName", "gen", "TargetName", "broken"}},
@@ -688,7 +694,7 @@ func TestOtherRotationRefusals(t *testing.T) {
 		},
 		{
 			rotation.Unknown, inUse,
-			"is in state unknown: nothing is quarantined. keyturn rotation cancel ", "RepairRotation",
+			"is in state unknown: nothing is quarantined. keyturn rotation cancel gen takes", "RepairRotation",
 			[]string{"SecretName", "gen", "RepairAction", "apply"},
 		},
 		{
@@ -851,8 +857,8 @@ func TestCancel(t *testing.T) {
 		state rotation.State
 		text  string
 	}{
-		{rotation.InGrace, "keyturn rotation undo makes the previous one current again, keyturn rotation end-grace"},
-		{rotation.Quarantined, "keyturn rotation repair repairs it."},
+		{rotation.InGrace, "keyturn rotation undo db makes the previous one current again, keyturn rotation end-grace db"},
+		{rotation.Quarantined, "keyturn rotation repair db repairs it."},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")
@@ -1210,7 +1216,7 @@ func TestBlockedReads(t *testing.T) {
 	w.refused(t,
 		"ServiceUnavailableTemporary",
 		`The credential in secret "db" is being changed at its target, and its state there is not known yet; `+
-			"try again. If this lasts, keyturn rotation status shows what an operator can do.",
+			"try again. If this lasts, keyturn rotation status db shows what an operator can do.",
 		"GetSecretValue", "SecretName", "db")
 	w.must(t, "GetSecretValue", "SecretName", "double")
 	w.must(t, "DescribeSecret", "SecretName", "db")

@@ -57,7 +57,7 @@ func createSecret(ctx context.Context, c *Call, in *kms.CreateSecretRequest) (*k
 		return nil, err
 	}
 	if id := in.EncryptionKeyID; id != "" && id != key.ID && id != cmk.ARN(c.Region, c.Account(), key.ID) {
-		return nil, fault.New(fault.KeyNotFound, "There is no key %q; without one the default key is used.",
+		return nil, fault.New(fault.KeyNotFound, "There is no key %q. Leave the key out to use the default key.",
 			protocol.Clip(id))
 	}
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.CreateSecretResponse, error) {
@@ -124,8 +124,8 @@ func (c *Call) freeSecret(tx *store.Tx, name string) error {
 	case ok && old.Deleting():
 		return old.Usable()
 	case ok:
-		return fault.New(fault.Exists, "There is a secret %q already; PutSecretValue (keyturn secret put) stores a "+
-			"new version of it.", name)
+		return fault.New(fault.Exists, "There is a secret %q already; PutSecretValue (keyturn secret put %s) stores a "+
+			"new version of it.", name, name)
 	}
 	return tx.ForgetFormer(c.Account(), name)
 }

@@ -47,7 +47,7 @@ func (c *Call) openFor(tx *store.Tx, t store.Target, s secret.Secret, versions .
 	}
 	if by.login.CertificateSecret != "" {
 		var err error
-		if by.login.Certificate, by.certificate, err = c.loginCertificate(tx, t, by.login); err != nil {
+		if by.login.Certificate, by.certificate, err = c.loginCertificate(tx, s, by.login); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +88,7 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 	case !ok || s.Deleting():
 		return admin, "", fault.New(fault.InUse,
 			"The secret %q with the administrator of target %q is not there; keyturn target update %s --admin-secret "+
-				"names another.", t.AdminSecret, t.Name, t.Name)
+				"SECRET names another.", t.AdminSecret, t.Name, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {

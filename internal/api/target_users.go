@@ -44,8 +44,8 @@ func (t *Turn) ownUsers() (target.Target, error) {
 	seen, err := o.inspect(t.tx, []target.Credential{c})
 	if err == nil && seen[0] != target.Live {
 		err = fault.New(fault.InUse, "Secret %q does not hold an active access key of user %q; "+
-			"keyturn rotation rotate by a principal with %s and %s on that user binds it.",
-			t.Secret.Name, t.Secret.UserName(), actionCreateAccessKey, actionDeleteAccessKey)
+			"keyturn rotation rotate %s by a principal with %s and %s on that user binds it.",
+			t.Secret.Name, t.Secret.UserName(), t.Secret.Name, actionCreateAccessKey, actionDeleteAccessKey)
 	}
 	return o, err
 }

@@ -23,7 +23,7 @@ import (
 func (c *Call) existingTarget(tx *store.Tx, name string) (store.Target, error) {
 	t, ok, err := tx.Target(c.Account(), name)
 	if err == nil && !ok {
-		err = fault.New(fault.NotFound, "There is no target %q; keyturn target add registers one.", name)
+		err = fault.New(fault.NotFound, "There is no target %q; keyturn target add %s --kind KIND registers it.", name, name)
 	}
 	return t, err
 }
@@ -71,7 +71,8 @@ func registerTarget(ctx context.Context, c *Call, in *kms.RegisterTargetRequest)
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
 		_, taken, err := tx.Target(c.Account(), in.TargetName)
 		if err == nil && taken {
-			err = fault.New(fault.Exists, "There is a target %q already; keyturn target update changes it.", in.TargetName)
+			err = fault.New(fault.Exists, "There is a target %q already; keyturn target update %s changes it.",
+				in.TargetName, in.TargetName)
 		}
 		if err != nil {
 			return nil, err
@@ -246,7 +247,7 @@ func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
 		return err
 	}
 	return fault.New(fault.InUse,
-		"Target %q would no longer have the addresses at which applications of these secrets log in: %s. Keep these "+
+		"Target %q would no longer have addresses at which applications log in with %s. Keep these "+
 			"addresses in verify beside the new ones, change each secret (keyturn rotation configure NAME "+
 			"--login-endpoint ADDRESS), and then remove them.", t.Name, shown)
 }
@@ -268,8 +269,10 @@ func (c *Call) shownSecrets(names []string) (string, error) {
 		}
 	}
 	switch others := len(names) - len(shown); {
+	case len(shown) == 0 && others == 1:
+		return fmt.Sprintf("1 secret that you may not describe (%s)", actionDescribeSecret), nil
 	case len(shown) == 0:
-		return fmt.Sprintf("%d, whose names you have no right to see (%s)", others, actionDescribeSecret), nil
+		return fmt.Sprintf("%d secrets that you may not describe (%s)", others, actionDescribeSecret), nil
 	case others > 0:
 		return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), others), nil
 	}
@@ -281,8 +284,8 @@ func (c *Call) shownSecrets(names []string) (string, error) {
 // address.
 func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []string, moves bool) error {
 	if now.AdminSecret != before.AdminSecret {
-		return fault.New(fault.InUse, "Target %q has changed at this moment; read keyturn target show and try again.",
-			now.Name)
+		return fault.New(fault.InUse, "Target %q has changed at this moment; read keyturn target show %s and try again.",
+			now.Name, now.Name)
 	}
 	if !moves {
 		return nil
@@ -290,7 +293,7 @@ func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []s
 	sent, err := c.redirected(tx, now)
 	if err == nil && (now.ID != before.ID || !slices.Equal(sent, judged)) {
 		err = fault.New(fault.InUse, "Target %q, or what is attached to it, has changed at this moment; "+
-			"read keyturn target show and try again.", now.Name)
+			"read keyturn target show %s and try again.", now.Name, now.Name)
 	}
 	return err
 }
@@ -320,8 +323,8 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 			return nil, err
 		}
 		return nil, fault.New(fault.InUse,
-			"Secrets are attached to target %q: %s. keyturn rotation detach (a Generic secret) or "+
-				"keyturn secret delete --now detaches one; keyturn target remove %s --detach detaches all.",
+			"Secrets are attached to target %q: %s. keyturn rotation detach NAME (a Generic secret) or "+
+				"keyturn secret delete NAME --now detaches one; keyturn target remove %s --detach detaches all.",
 			t.Name, shown, t.Name)
 	}
 	for _, name := range names {
@@ -333,7 +336,8 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 		now, err := c.existingTarget(tx, t.Name)
 		if err == nil && now.ID != t.ID {
 			err = fault.New(fault.InUse,
-				"Target %q was registered anew at this moment; read keyturn target show and try again.", t.Name)
+				"Target %q was registered anew at this moment; read keyturn target show %s and try again.",
+				t.Name, t.Name)
 		}
 		if err != nil {
 			return nil, err

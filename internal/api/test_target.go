@@ -44,7 +44,7 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 			"target %q has no administrator to log in as. SecretName must name a secret "+
 				"that is attached to the target; its current credential is tried.", t.Name)
 	default:
-		err = c.logInOnce(t, credential.Account, func() error { return system.Verify(ctx, credential) })
+		_, err = c.logInOnce(t, credential.Account, func() error { return system.Verify(ctx, credential) })
 	}
 	ended(err)
 	switch {

@@ -60,10 +60,7 @@ func (t *Turn) Open() (target.Target, error) {
 	case !t.exists:
 		return nil, fault.New(fault.InUse, "No target %q is registered.", name)
 	case !t.Registered:
-		return nil, fault.New(fault.InUse,
-			"Secret %q is not bound to target %q, which was registered after the secret had named it: keyturn rotation "+
-				"rotate or configure by a principal with %s on its accounts binds it.",
-			t.Secret.Name, name, actionRotateAccount)
+		return nil, notBound(t.Secret, name)
 	}
 	system, err := t.call(t.purpose()).openFor(t.tx, t.Target, t.Secret, t.versions()...)
 	return system, err

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,12 +21,15 @@ import (
 var (
 	humps     = regexp.MustCompile(`[A-Z][a-z]+`)
 	aWord     = regexp.MustCompile(`[A-Za-z:]+`)
-	aCommand  = regexp.MustCompile(`keyturn ((?:rotation|target|secret|user|group|policy) [a-z-]+(?: [a-z-]+)?)`)
+	aCommand  = regexp.MustCompile(`keyturn (?:rotation|target|secret|user|group|policy|profile|root-key|ca) [a-z-]+`)
 	anExample = regexp.MustCompile(`such (as|operation)`)
+	// anArgument is a placeholder such as NAME, a setting such as database=NAME, a verb of a format,
+	// or a path.
+	anArgument = regexp.MustCompile(`^'?(%(\[\d+\])?[sqd]|[a-z_.]+=|[A-Z][A-Z_]*\b|\S+/)`)
 )
 
-// TestAdviceNamesCommands verifies that a sentence for an operator names commands that exist, and
-// an operation of the API only beside its command.
+// TestAdviceNamesCommands verifies that a sentence for an operator has commands as they are typed,
+// and names an operation of the API only beside its command.
 func TestAdviceNamesCommands(t *testing.T) {
 	t.Parallel()
 	parser, err := newParser(&env{stdout: io.Discard, stderr: io.Discard})
@@ -48,10 +52,10 @@ func TestAdviceNamesCommands(t *testing.T) {
 					t.Errorf("%s names %s without a command: %s", s.at, word, s.text)
 				}
 			}
-			for _, match := range aCommand.FindAllStringSubmatch(s.text, -1) {
+			for _, i := range aCommand.FindAllStringIndex(s.text, -1) {
 				commands++
-				if !isKnown(parser.Model.Node, strings.Fields(match[1])) {
-					t.Errorf("%s names %q, which is no command: %s", s.at, match[0], s.text)
+				if fault := faultOf(parser.Model.Node, strings.Fields(s.text[i[0]:])[1:]); fault != "" {
+					t.Errorf("%s: %q %s: %s", s.at, s.text[i[0]:i[1]], fault, s.text)
 				}
 			}
 		}
@@ -61,21 +65,91 @@ func TestAdviceNamesCommands(t *testing.T) {
 	}
 }
 
-// isKnown reports whether words begin with a command of the program.
-func isKnown(node *kong.Node, words []string) bool {
-	for ; len(node.Children) > 0 && len(words) > 0; words = words[1:] {
-		var next *kong.Node
-		for _, child := range node.Children {
-			if child.Name == words[0] {
-				next = child
+// faultOf says why words do not begin with a command as it is typed: with its required arguments,
+// and with flags that it has; empty if they do. "keyturn COMMAND --help" needs no arguments.
+func faultOf(node *kong.Node, words []string) string {
+	for ; len(node.Children) > 0; words = words[1:] {
+		if len(words) == 0 {
+			return "is no command"
+		}
+		word, ended := endOf(words[0])
+		i := slices.IndexFunc(node.Children, func(child *kong.Node) bool { return child.Name == word })
+		if i < 0 || ended && len(node.Children[i].Children) > 0 {
+			return "is no command"
+		}
+		if node = node.Children[i]; ended {
+			words = words[:1]
+		}
+	}
+	missing := map[string]bool{}
+	for _, group := range node.AllFlags(false) {
+		for _, flag := range group {
+			missing[flag.Name] = flag.Required
+		}
+	}
+	given := 0
+	for ended := false; len(words) > 0 && !ended; words = words[1:] {
+		var word string
+		word, ended = endOf(words[0])
+		name, isFlag := strings.CutPrefix(word, "--")
+		name, _, hasValue := strings.Cut(name, "=")
+		flag := namedFlag(node, name)
+		switch {
+		case name == "help":
+			return ""
+		case isFlag && flag == nil:
+			return "has no flag --" + name
+		case isFlag && !flag.IsBool() && !hasValue && (ended || len(words) < 2 || !isValue(flag, words[1])):
+			return "has no value for --" + name
+		case isFlag && !flag.IsBool() && !hasValue:
+			words = words[1:]
+			_, ended = endOf(words[0])
+		case isFlag:
+		case isArgument(word) && given < len(node.Positional):
+			given++
+		default:
+			words, ended = words[:1], true
+		}
+		delete(missing, name)
+	}
+	for i, argument := range node.Positional {
+		if argument.Required && i >= given {
+			return "lacks <" + argument.Name + ">"
+		}
+	}
+	for name, required := range missing {
+		if required {
+			return "lacks --" + name
+		}
+	}
+	return ""
+}
+
+// endOf returns a word without the punctuation that ends it, or a clause after it.
+func endOf(word string) (bare string, ended bool) {
+	bare = strings.TrimRight(word, "`.,;:)\"\n")
+	return bare, bare != word
+}
+
+// isArgument reports whether a word of a sentence stands for an argument: a placeholder, a verb of
+// a format or a path.
+func isArgument(word string) bool { return anArgument.MatchString(word) }
+
+// isValue reports whether a word of a sentence stands for the value of a flag, or is one.
+func isValue(flag *kong.Flag, word string) bool {
+	bare, _ := endOf(word)
+	return isArgument(word) || slices.Contains(flag.EnumSlice(), bare)
+}
+
+func namedFlag(node *kong.Node, name string) *kong.Flag {
+	for _, group := range node.AllFlags(false) {
+		for _, flag := range group {
+			if flag.Name == name {
+				return flag
 			}
 		}
-		if next == nil {
-			return false
-		}
-		node = next
 	}
-	return len(node.Children) == 0
+	return nil
 }
 
 // sentence is a text in the source that has a space. Whatever is put into it is NAME.

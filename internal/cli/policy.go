@@ -144,7 +144,7 @@ func (c *policyCreate) Run(e *env) error {
 			PolicyDocument: text,
 			Description:    c.Description,
 		})
-	}, "Created policy %s; keyturn user attach and keyturn group attach attach it.", c.Name)
+	}, "Created policy %[1]s; keyturn user attach USER %[1]s or keyturn group attach GROUP %[1]s attaches it.", c.Name)
 }
 
 type policyUpdate struct {

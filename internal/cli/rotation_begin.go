@@ -44,7 +44,7 @@ type rotationRotate struct {
 func (c *rotationRotate) Run(e *env) error {
 	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RotateSecret(e.ctx, &kms.RotateSecretRequest{SecretName: in.SecretName, VersionID: in.VersionID})
-	}, promoted, "The rotation of %s to version %s was requested; keyturn rotation status shows its progress.")
+	}, promoted, "The rotation of %[1]s to version %[2]s was requested; keyturn rotation status %[1]s shows its progress.")
 }
 
 type rotationRehearse struct {
@@ -54,8 +54,8 @@ type rotationRehearse struct {
 func (c *rotationRehearse) Run(e *env) error {
 	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RehearseRotation(e.ctx, in)
-	}, rehearsed, "The rehearsal of a rotation of %s, as version %s, was requested; keyturn rotation status shows its "+
-		"progress.")
+	}, rehearsed, "The rehearsal of a rotation of %[1]s, as version %[2]s, was requested; keyturn rotation status %[1]s "+
+		"shows its progress.")
 }
 
 type rotationEmergency struct {
@@ -84,7 +84,8 @@ func (c *rotationEmergency) Run(e *env) error {
 			VersionID:  out.VersionID,
 			RequestID:  out.RequestID,
 		}, nil
-	}, retired, "The emergency rotation of %s to version %s was requested; keyturn rotation status shows its progress.")
+	}, retired, "The emergency rotation of %[1]s to version %[2]s was requested; keyturn rotation status %[1]s shows its "+
+		"progress.")
 }
 
 // warn says what an emergency breaks, and asks whether it is to be.
@@ -150,8 +151,8 @@ func (c *rotationEndGrace) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "The previous credential of %s is being retired; keyturn rotation status shows when that is done.",
-		c.Name)
+	return e.done(out, "The previous credential of %[1]s is being retired; keyturn rotation status %[1]s shows when "+
+		"that is done.", c.Name)
 }
 
 type rotationUndo struct {
@@ -179,12 +180,12 @@ func (c *rotationUndo) Run(e *env) error {
 	case err != nil:
 		return err
 	case before.BaseVersionID == "" || before.CandidateVersionID == "":
-		return e.done(out, "The previous credential of %s becomes current again once a login with it succeeds; keyturn "+
-			"rotation status shows when.", c.Name)
+		return e.done(out, "The previous credential of %[1]s becomes current again once a login with it succeeds; keyturn "+
+			"rotation status %[1]s shows when.", c.Name)
 	}
-	return e.done(out, "Version %s of %s becomes current again instead of %s once a login with it succeeds; keyturn "+
-		"rotation status shows when. Another undo would return to %s.",
-		before.BaseVersionID, c.Name, before.CandidateVersionID, before.CandidateVersionID)
+	return e.done(out, "Version %[1]s of %[2]s becomes current again instead of %[3]s once a login with it succeeds; "+
+		"keyturn rotation status %[2]s shows when. Another undo would return to %[3]s.",
+		before.BaseVersionID, c.Name, before.CandidateVersionID)
 }
 
 type rotationCancel struct {
@@ -203,8 +204,8 @@ func (c *rotationCancel) Run(e *env) error {
 	case out.Outcome == kms.OutcomeNeedsOperator:
 		return e.done(out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
 	case out.Outcome != kms.OutcomeUnchanged:
-		return e.done(out, "The rotation of %s ends once the target has taken back what was sent; keyturn rotation status "+
-			"shows when that is done.", out.SecretName)
+		return e.done(out, "The rotation of %[1]s ends once the target has taken back what was sent; keyturn rotation "+
+			"status %[1]s shows when that is done.", out.SecretName)
 	}
 	return e.done(out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
 }

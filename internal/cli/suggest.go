@@ -42,10 +42,11 @@ func (e *env) nearest(kind, given string) string {
 	if err != nil {
 		return ""
 	}
-	names, err := secretNames(e.ctx, client)
+	list := secretNames
 	if kind == "target" {
-		names, err = targetNames(e.ctx, client)
+		list = targetNames
 	}
+	names, err := list(e.ctx, client)
 	if err != nil {
 		return ""
 	}

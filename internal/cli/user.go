@@ -125,7 +125,7 @@ func (c *userCreate) Run(e *env) error {
 			Email:       c.Email,
 			Comments:    c.Comments,
 		})
-	}, "Created user %s, who may do nothing yet; keyturn user attach gives them a policy.", c.Name)
+	}, "Created user %[1]s, who may do nothing yet; keyturn user attach %[1]s POLICY gives them a policy.", c.Name)
 }
 
 type userDelete struct {

@@ -64,9 +64,10 @@ type stateRow struct {
 	// waitsFor completes the sentence "The rotation waits for …".
 	waitsFor string
 	// instead is what an operator can do about a rotation that cannot be cancelled; empty where it
-	// can be.
+	// can be. The name of the secret takes the place of NAME.
 	instead string
-	// cancelled says what keyturn rotation cancel does; empty where a rotation cannot be cancelled.
+	// cancelled completes "keyturn rotation cancel NAME …"; empty where a rotation cannot be
+	// cancelled.
 	cancelled string
 	// outcome says how the rotation ended, for callers that wait for it; empty while it continues
 	// without an operator.
@@ -75,10 +76,11 @@ type stateRow struct {
 
 const (
 	noneIsOn  = "nothing is under way."
-	givenUp   = "gives the rotation up; nothing has changed."
+	givenUp   = "abandons the rotation; nothing has changed."
 	takenBack = "takes the candidate back."
 	foundOut  = "takes the candidate back as soon as the target has said which credential it accepts; where that " +
-		"has failed, a second cancel does not wait for it, keeps everything and leaves the rest to keyturn rotation repair."
+		"has failed, a second cancel does not wait for it, keeps everything and leaves the rest to keyturn rotation " +
+		"repair NAME."
 )
 
 // states is the table of states, in the order of a rotation.
@@ -102,7 +104,7 @@ var states = []stateRow{
 		on:       Record.onPrepared,
 		pending:  true,
 		waitsFor: "the next attempt",
-		cancelled: "gives the rotation up, after the target has taken back what an attempt may have left; where " +
+		cancelled: "abandons the rotation, after the target has taken back what an attempt may have left; where " +
 			"that has failed, a second cancel does not wait for it.",
 	},
 	{
@@ -154,8 +156,8 @@ var states = []stateRow{
 		step:     Expire,
 		on:       Record.onGrace,
 		waitsFor: "the end of the grace period",
-		instead: "the new credential is current. keyturn rotation undo makes the previous one current again, keyturn " +
-			"rotation end-grace retires it now.",
+		instead: "the new credential is current. keyturn rotation undo NAME makes the previous one current again, " +
+			"keyturn rotation end-grace NAME retires it now.",
 	},
 	{
 		state:     Undoing,
@@ -170,7 +172,7 @@ var states = []stateRow{
 		on:       Record.onRetire,
 		waitsFor: "the target to retire the previous credential",
 		cancelled: "ends the rotation, and the previous credential keeps working at the target. Once the retirement " +
-			"has failed, keyturn rotation undo makes it current again, except in an emergency.",
+			"has failed, keyturn rotation undo NAME makes it current again, except in an emergency.",
 	},
 	{
 		state:       Reverting,
@@ -179,7 +181,7 @@ var states = []stateRow{
 		pending:     true,
 		blocksReads: true,
 		waitsFor:    "the target to take the candidate back",
-		cancelled:   "stops that once it has failed, keeps everything and leaves the rest to keyturn rotation repair.",
+		cancelled:   "stops that once it has failed, keeps everything and leaves the rest to keyturn rotation repair NAME.",
 	},
 	{
 		state:   Done,
@@ -201,7 +203,7 @@ var states = []stateRow{
 		on:       Record.onRepair,
 		pending:  true,
 		waitsFor: "an operator to repair it",
-		instead:  "keyturn rotation repair repairs it.",
+		instead:  "keyturn rotation repair NAME repairs it.",
 		outcome:  kms.OutcomeNeedsOperator,
 	},
 }
@@ -236,21 +238,21 @@ func (s State) Step() Step { return s.row().step }
 // empty while it continues without an operator.
 func (s State) Outcome() string { return s.row().outcome }
 
-// InsteadOfCancel returns what an operator can do about a rotation in this state, which cannot be
-// cancelled.
-func (s State) InsteadOfCancel() string { return s.row().instead }
+// InsteadOfCancel returns what an operator can do about a rotation of a secret in this state, which
+// cannot be cancelled.
+func (s State) InsteadOfCancel(secret string) string { return target.Named(s.row().instead, secret) }
 
-// WayOut returns the commands that end a rotation in this state, and what each does; empty where
-// none is under way.
-func (s State) WayOut() string {
+// WayOut returns the commands that end a rotation of a secret in this state, and what each does;
+// empty where none is under way.
+func (s State) WayOut(secret string) string {
 	row := s.row()
 	switch {
 	case row.cancelled != "":
-		return "keyturn rotation cancel " + row.cancelled
+		return target.Named("keyturn rotation cancel NAME "+row.cancelled, secret)
 	case row.ended:
 		return ""
 	}
-	return row.instead
+	return s.InsteadOfCancel(secret)
 }
 
 // InFlight reports whether a rotation is under way, or stuck.

@@ -102,7 +102,7 @@ func TestEveryStateHasARow(t *testing.T) {
 			t.Errorf("%s waits for %q", s, waits)
 		}
 		_, err := rotation.Next(r, rotation.Event{Kind: rotation.Cancel}, noon)
-		if instead := s.InsteadOfCancel(); (err != nil) != (instead != "") {
+		if instead := s.InsteadOfCancel("db"); (err != nil) != (instead != "") {
 			t.Errorf("%s: cancelled with %v, and the advice is %q", s, err, instead)
 		}
 	}

@@ -118,9 +118,9 @@ func (s Secret) Gone(now time.Time) bool { return s.Deleting() && !now.Before(s.
 // Usable refuses a secret that waits in its deletion window.
 func (s Secret) Usable() error {
 	if s.Deleting() {
-		return fault.New(fault.Deleting, "Secret %q will be deleted at %s; RestoreSecret (keyturn secret restore) "+
+		return fault.New(fault.Deleting, "Secret %q will be deleted at %s; RestoreSecret (keyturn secret restore %s) "+
 			"brings it back.",
-			s.Name, s.DeleteAt.UTC().Format(wire.TimeFormat))
+			s.Name, s.DeleteAt.UTC().Format(wire.TimeFormat), s.Name)
 	}
 	return nil
 }
@@ -164,7 +164,7 @@ func (s Secret) touched(now time.Time) Secret {
 // removes the oldest without a label.
 func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 	if s.IsRotated() {
-		return s, unsupported(s, "PutSecretValue (keyturn secret put)")
+		return s, unsupported(s, "PutSecretValue (keyturn secret put "+s.Name+")")
 	}
 	if err := s.Usable(); err != nil {
 		return s, err

@@ -3,7 +3,9 @@ package target
 import (
 	"cmp"
 	"context"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -48,6 +50,8 @@ type CheckRequest struct {
 	Partner string
 	// Strategies are those to judge: the kind's that the secret may use.
 	Strategies []Strategy
+	// Secret is the name of the secret, for the commands of findings: see [Named].
+	Secret string
 	// Emergency says that a leaked credential is replaced. It does not wait for the answer of an
 	// endpoint that could at most add a finding which needs consent.
 	Emergency bool
@@ -79,7 +83,22 @@ func CheckAccount(ctx context.Context, t Target, r CheckRequest) ([]Finding, err
 		return nil, nil
 	}
 	list, err := checker.CheckAccount(ctx, r)
+	for i, f := range list {
+		list[i].Text, list[i].Fix = Named(f.Text, r.Secret), Named(f.Fix, r.Secret)
+	}
 	return BoundedFindings(list, r.Current.Secret), err
+}
+
+// named are the commands of an operator that are about a secret.
+var named = regexp.MustCompile(`(keyturn (?:rotation|secret) [a-z-]+) NAME\b`)
+
+// Named returns a text for an operator with the name of a secret in its commands. A text that is
+// written where the name is not known has NAME instead.
+func Named(text, secret string) string {
+	if secret == "" {
+		return text
+	}
+	return named.ReplaceAllString(text, "$1 "+strings.ReplaceAll(secret, "$", "$$"))
 }
 
 // BoundedFindings returns the most serious findings, with texts that can be stored and shown.

@@ -53,8 +53,8 @@ var ldapMutations = []mutation{
 	{
 		name: "passwords of a directory that the administrator cannot read are one",
 		file: "internal/target/ldap/check.go",
-		old:  "f.NeedsConsent(consentToOthers, text+",
-		new:  "return\nf.NeedsConsent(consentToOthers, text+",
+		old:  "f.NeedsConsent(consentToOthers, \"The administrator",
+		new:  "return\nf.NeedsConsent(consentToOthers, \"The administrator",
 		pkg:  "internal/target/ldap",
 		test: "TestLDAP",
 	},

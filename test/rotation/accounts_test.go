@@ -131,7 +131,7 @@ func TestPrepareAccountsCutOff(t *testing.T) {
 	paused, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"})
 	if err != nil || !paused.Paused || len(paused.CheckFindings) != 1 ||
 		!strings.Contains(paused.CheckFindings[0].Text, "log_duration") ||
-		!strings.Contains(paused.CheckFindings[0].Fix, "keyturn target prepare-accounts pg-main --apply") {
+		!strings.Contains(paused.CheckFindings[0].Fix, "keyturn target prepare-accounts pg-main --account ") {
 		t.Errorf("the rotation of the secret is not paused with a reason: %+v, %v", paused, err)
 	}
 	checked, err := s.Client.CheckRotation(ctx, &kms.SecretNameRequest{SecretName: "db"})
@@ -244,7 +244,7 @@ func TestPrepareAccountsRefused(t *testing.T) {
 func TestPrepareAccountsGuessesFew(t *testing.T) {
 	t.Parallel()
 	s, d := startOneLogin(t)
-	for _, want := range []string{"The next login as account app may be made at", "the next one may be made at"} {
+	for _, want := range []string{"Try again after", "the next one may be made at"} {
 		in := preparation(d)
 		in.AccountPassword = sensitive.New("not-the-password")
 		_, err := s.Client.PrepareTargetAccounts(t.Context(), in)

@@ -213,15 +213,15 @@ func (d *directory) judgeUnread(f *target.Findings, mechanisms []string) {
 	const text = "The administrator cannot read the values of userPassword"
 	f.Impossible("values-not-read", text+", so the old one could not be found to be removed.",
 		"Give it read on userPassword.", target.Overlap)
-	f.NeedsConsent(consentToOthers, text+", so whether there are some besides the password in use, which the strategy "+
-		"single removes, is not known.", "Give it read on userPassword.", target.Single)
+	f.NeedsConsent(consentToOthers, "The administrator cannot read userPassword. The strategy single removes any further "+
+		"password that the entry has.", "Give it read on userPassword.", target.Single)
 	switch {
 	case d.Scheme == schemeKeep:
 		f.NeedsConsent(consentToHash, text+", so their scheme is not known; a rotation stores {CRYPT}$6$.",
 			"Give it read on userPassword, or set scheme in the target.", target.Single)
 	case len(mechanisms) > 0:
-		f.NeedsConsent(consentToHash, fmt.Sprintf("%s, so whether the password is stored in clear, which the server's %s "+
-			"need, is not known; a rotation stores a hash.", text, strings.Join(mechanisms, ", ")),
+		f.NeedsConsent(consentToHash, fmt.Sprintf("%s needs a password in clear. Keyturn cannot see whether this one is, "+
+			"and stores a hash.", strings.Join(mechanisms, ", ")),
 			"Give it read on userPassword.", target.Single)
 	}
 }
@@ -288,8 +288,8 @@ func (s *session) checkPolicy(f *target.Findings, dn string, source policySource
 	own := cmp.Or(source.own, database.policy)
 	if own == "" {
 		if !database.read && source.possible {
-			f.NeedsConsent(consentToUnread, "The administrator cannot read cn=config, so the default password policy, which "+
-				"may refuse a rotation or make the account change its password, is not known.",
+			f.NeedsConsent(consentToUnread, "The administrator cannot read cn=config. Keyturn cannot see whether a default "+
+				"password policy refuses a rotation or makes the account change its password.",
 				"Give it read on olcSuffix and olcPPolicyDefault in cn=config, or agree if there is none.")
 		}
 		return nil
@@ -347,7 +347,7 @@ func (d *directory) judgePolicy(f *target.Findings, p policy) {
 		f.Impossible("policy-must-change", mustChange, fix)
 	case p.mustChange:
 		f.NeedsConsent(consentToManage,
-			mustChange+" Whether the administrator has that right cannot be read.", fix)
+			mustChange+" Keyturn cannot see whether the administrator has that right.", fix)
 	}
 	if p.safeModify {
 		f.Impossible("policy-safe-modify", where+" demands the old password with each change (pwdSafeModify).",

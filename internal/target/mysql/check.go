@@ -139,7 +139,7 @@ func (c *checker) accounts(all []account) []account {
 	case !slices.ContainsFunc(members, opens):
 		c.report("credential-not-stored", target.Impossible, whoAll(name, members),
 			"The server does not store the credential in use for "+whoAll(name, members)+".",
-			"Run keyturn rotation repair.")
+			"Run keyturn rotation repair NAME.")
 	case len(members) > 1:
 		c.report("accounts-together", target.Note, "", "A rotation changes together: "+whoAll(name, members)+".", "")
 	}
@@ -197,7 +197,7 @@ func (c *checker) form(a account, self string) {
 	case errors.Is(errAdd, errForm):
 		c.ask(changePlugin, self, self+" logs in by ed25519, of which many clients can use one password at a time: with "+
 			"overlap the previous password is stored for mysql_native_password until it is retired. The new one is of "+
-			"ed25519.", "Without that: keyturn rotation configure with --strategy single.", target.Overlap)
+			"ed25519.", "Without that: keyturn rotation configure NAME --strategy single.", target.Overlap)
 	case errAdd != nil:
 		code := "auth-plugin"
 		if errors.Is(errAdd, errOthers) {
@@ -232,7 +232,7 @@ var fixes = map[error]string{
 	errUnsure: "Set the password anew: the server stores it in a form that is not known.",
 	errPlugin: "Give the account a password.",
 	errBoth:   "Use strategy single.",
-	errOther:  "Run keyturn rotation repair.",
+	errOther:  "Run keyturn rotation repair NAME.",
 }
 
 // foreign returns the first plugin of an account with passwords that cannot be made here; empty

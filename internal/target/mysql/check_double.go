@@ -48,8 +48,9 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 		return slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
 	}
 	if others := slices.DeleteFunc(c.t.within(own), isMember); len(others) > 0 {
-		c.ask(otherHosts, names, "A later rotation, once "+quote(c.partner)+" is in use, also replaces the password of "+
-			whoAll(c.current.Account, others)+", which another password opens now.",
+		c.ask(otherHosts, names, whoAll(c.current.Account, others)+
+			" has another password now. When "+quote(c.current.Account)+" comes into use again, a rotation replaces that "+
+			"password too.",
 			"Leave the host out of account_host.", target.Double)
 	}
 	if err := c.definers(ctx, members, partners); err != nil {

@@ -64,7 +64,7 @@ func (c *checker) definers(ctx context.Context, members, partners []account) err
 	for _, o := range c.t.server.objects() {
 		rows, err := c.conn.rows(ctx, c.t.server.within3s(fmt.Sprintf(o.query, strings.Join(list, ", "))+" LIMIT 20"))
 		switch number, _, _ := numberOf(err); {
-		case number == 1142: // see sees
+		case number == 1142: // no right to the table, which c.sees reports
 		case number == 1969 || number == 3024:
 			c.unread = append(c.unread, unread{what: o.definers() + " (not listed within 3 s)"})
 			continue

@@ -24,16 +24,17 @@ var (
 			"the other",
 	)
 	errUnsure = errors.New(
-		"the account logs in by a plugin whose passwords cannot be compared; keyturn rotation check says which, and " +
+		"the account logs in by a plugin whose passwords cannot be compared; keyturn rotation check NAME says which, and " +
 			"what to change",
 	)
 	errLast   = errors.New("the account does not have the new password, so the old one is not removed")
 	errPlugin = errors.New(
-		"the account's plugin takes no password that can be set; keyturn rotation check says which, and what to change",
+		"the account's plugin takes no password that can be set; keyturn rotation check NAME says which, and what to change",
 	)
 	errForm = errors.New(
 		"with strategy overlap the previous password would be stored for mysql_native_password until it is retired, " +
-			"instead of ed25519: keyturn rotation configure with --strategy single or with --consent " + changePlugin,
+			"instead of ed25519: keyturn rotation configure NAME --strategy single avoids that, and --consent " +
+			changePlugin + " agrees to it",
 	)
 	errBoth = errors.New(
 		"the password is stored for several plugins, and clients can use one of two passwords for each; use strategy " +
@@ -41,7 +42,7 @@ var (
 	)
 	errOther = errors.New(
 		"the account has another password of ed25519 than the credential in use, beside which there is no room for " +
-			"a new one; run keyturn rotation repair",
+			"a new one; run keyturn rotation repair NAME",
 	)
 )
 

@@ -35,13 +35,13 @@ func (p *provider) CheckAccount(ctx context.Context, r target.CheckRequest) ([]t
 	f := &target.Findings{Account: r.Current.Account}
 	if p.config.mayDropMembers() {
 		f.NeedsConsent(consentToReplace,
-			"The call set is a PUT of the whole client, and whether its body has all that the client must keep is not known.",
+			"The call set is a PUT of the whole client. Keyturn cannot see whether its body has all that the client must keep.",
 			"Set get to the same URL as set: everything else is then carried over.")
 	}
 	if p.config.Get == nil {
 		f.NeedsConsent(consentToUnread,
-			"The target has no call get, so nothing was read of the client: a rotation relies on logins, and whether the "+
-				"client has other secrets, which the provider may remove, is not known.",
+			"The target has no call get, so nothing was read of the client: a rotation relies on logins. Keyturn "+
+				"cannot see whether the client has other secrets, which the provider may remove.",
 			"Set get in the target, or agree if the client has one secret.")
 		return f.List, nil
 	}

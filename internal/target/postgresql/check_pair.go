@@ -61,7 +61,8 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 			Account:    account.name,
 			Text: fmt.Sprintf("Both logins act as %q, so what is looked up by the name %q at run time is not found.",
 				acts, account.name),
-			Fix: "keyturn target prepare-accounts shows how the account becomes owner and login again.",
+			Fix: "keyturn target prepare-accounts TARGET --account NAME --clone CLONE shows how the account becomes " +
+				"owner and login again.",
 		})
 	}
 	if err := k.joined(ctx, account, clone, acts); err != nil {
@@ -126,7 +127,7 @@ func (k *check) apart(ctx context.Context, account, clone role) error {
 		}
 		if len(own) > 0 {
 			k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, own[0]),
-				"keyturn target prepare-accounts makes a second login of equal rights.")
+				"keyturn target prepare-accounts TARGET --account NAME --clone CLONE makes a second login of equal rights.")
 		}
 	}
 	return nil
@@ -233,8 +234,9 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 	if n := len(databases); n > maxDatabases {
 		databases = databases[:maxDatabases]
 		k.sessionUnread(clone.name,
-			fmt.Sprintf("The check looks into %d databases of the account and its groups, which have %d", maxDatabases, n),
-			"Set the database that the application opens (keyturn rotation configure --login-database).")
+			fmt.Sprintf("The account and its groups use %d databases; the check reads %d. What reads session_user in the "+
+				"others is not known.", n, maxDatabases),
+			"Set the database that the application opens (keyturn rotation configure NAME --login-database DATABASE).")
 	}
 	var where []string
 	advice := ""
@@ -245,7 +247,8 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 		}
 		found, err := k.readsSession(ctx, database)
 		if isDenied(err) {
-			k.sessionUnread(clone.name, "The administrator cannot open database "+database,
+			k.sessionUnread(clone.name, "The administrator cannot open database "+database+
+				", so its policies and functions that read session_user are not known.",
 				fmt.Sprintf("Run GRANT CONNECT ON DATABASE %s TO %s.%s",
 					quoteIdentifier(database), quoteIdentifier(k.t.admin.Account), further))
 			continue
@@ -277,13 +280,13 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 	return nil
 }
 
-func (k *check) sessionUnread(account, why, fix string) {
+func (k *check) sessionUnread(account, text, fix string) {
 	k.found(target.Finding{
 		Code:       "database-unread",
 		Verdict:    target.NeedsConsent,
 		Strategies: double,
 		Account:    account,
-		Text:       why + ", so its policies and functions that read session_user are not known.",
+		Text:       text,
 		Fix:        fix,
 		Consent:    consentSession,
 	})

@@ -260,7 +260,7 @@ func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRe
 		GRANT SELECT ON audit TO pair_members`))
 	for _, tc := range []struct{ change, want, text string }{
 		{"", "session-user needs-consent", "policy own on public.audit of database grouped"},
-		{"", "session-user needs-consent", "name it: keyturn rotation configure --login-database"},
+		{"", "session-user needs-consent", "name it: keyturn rotation configure NAME --login-database"},
 		{"REVOKE CONNECT ON DATABASE grouped FROM PUBLIC", "", ""},
 		{"GRANT CONNECT ON DATABASE grouped TO pair", "session-user needs-consent", "of database grouped"},
 		{"REVOKE pair_readers FROM pair", "session-user needs-consent", "of database grouped"},

@@ -10,7 +10,8 @@ import (
 const maxDatabases = 16
 
 // nameIt ends the advice about a database that the application may not open at all.
-const nameIt = " If the application opens another database, name it: keyturn rotation configure --login-database."
+const nameIt = " If the application opens another database, name it: keyturn rotation " +
+	"configure NAME --login-database DATABASE."
 
 // usedDatabases returns the databases that applications may open with the logins: those with
 // something that belongs to a login or to the role that it acts as, or that was granted to it, and

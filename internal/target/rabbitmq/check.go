@@ -80,8 +80,8 @@ func (b *broker) checkUser(
 		return user{}, f.Denied("user-not-read", err, b.toRead())
 	case !u.keeps():
 		if !slices.Contains(algorithms, u.Algorithm) && u.Hash != "" {
-			f.Impossible("hash-not-known", fmt.Sprintf("The password has the algorithm %s. Whether it is the one to be cleared "+
-				"cannot be found out.", target.Clean(u.Algorithm)), "Set the password again with rabbitmqctl change_password.",
+			f.Impossible("hash-not-known", fmt.Sprintf("The password has the algorithm %s. Keyturn cannot see whether it is "+
+				"the one to be cleared.", target.Clean(u.Algorithm)), "Set the password again with rabbitmqctl change_password.",
 				target.Double)
 		}
 		f.NeedsConsent(consentToHash,
@@ -133,7 +133,7 @@ func (b *broker) checkSession(ctx context.Context, f *target.Findings, u user) e
 		f.Impossible("no-permission", fmt.Sprintf("The user has no permissions in the virtual host %q, so it cannot become "+
 			"current.", b.config.VHost),
 			"Give it permissions with rabbitmqctl set_permissions, or name the virtual host that applications open: "+
-				"keyturn rotation configure with --login-database.", target.Double)
+				"keyturn rotation configure NAME --login-database VHOST.", target.Double)
 	}
 	return err
 }
@@ -212,8 +212,8 @@ func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 	err := b.read(ctx, "read the parameters at "+b.name, "/api/parameters", &parameters)
 	if target.ClassOf(err) == target.Denied {
 		f.NeedsConsent(consentUnlinked,
-			"Whether a shovel or a federation upstream logs in as the user, and would keep its old "+
-				"password, is not known: "+target.TextForCaller(err)+".", b.toRead())
+			"Keyturn cannot see whether a shovel or a federation upstream logs in as the user, and would "+
+				"keep its old password: "+target.TextForCaller(err)+".", b.toRead())
 		return nil
 	}
 	if err != nil {

@@ -29,8 +29,8 @@ func (b *broker) checkNodes(ctx context.Context, f *target.Findings) error {
 	err := b.read(ctx, "read the nodes at "+b.name, "/api/nodes", &members)
 	if target.ClassOf(err) == target.Denied {
 		f.NeedsConsent(consentToNodes,
-			"Whether the cluster has a partition, on one side of which a change would be lost, is "+
-				"not known: "+target.TextForCaller(err)+".", b.toRead())
+			"Keyturn cannot see whether the cluster has a partition, on one side of which a change would be "+
+				"lost: "+target.TextForCaller(err)+".", b.toRead())
 		return nil
 	}
 	if err != nil {

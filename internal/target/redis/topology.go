@@ -37,8 +37,8 @@ func (s *server) checkTopology(ctx context.Context, f *target.Findings, nodes []
 		case target.ClassOf(err) == target.Denied:
 			p = place{addr: n.addr}
 			f.NeedsConsent(consentToUnread,
-				fmt.Sprintf("Whether further servers, such as replicas, belong to %s is not known: %s. A new password would not "+
-					"work there.", n.addr, target.TextForCaller(err)),
+				fmt.Sprintf("Keyturn cannot see whether further servers, such as replicas, belong to %s: %s. A new password "+
+					"would not work on servers that the target does not name.", n.addr, target.TextForCaller(err)),
 				"ACL SETUSER "+s.admin.Account+" "+rules)
 		case err != nil:
 			return nil, err

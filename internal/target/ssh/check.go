@@ -60,8 +60,8 @@ func (h *host) CheckAccount(ctx context.Context, r target.CheckRequest) ([]targe
 		return f.List, nil
 	}
 	if h.Self {
-		f.Note("not-read", "Without an administrator the host is not read before a rotation, so whether the account's keys "+
-			"open other accounts, too, is not known.")
+		f.Note("not-read", "Without an administrator the host is not read before a rotation. Keyturn cannot see whether the "+
+			"account's keys open other accounts, too.")
 		return f.List, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -89,7 +89,7 @@ func (h *host) checkForm(f *target.Findings, r target.CheckRequest) bool {
 	if slices.Contains(r.Strategies, wrong) {
 		f.Impossible("wrong-strategy",
 			fmt.Sprintf("The credential is a %s, which the strategy %s cannot replace.", form, wrong),
-			fmt.Sprintf("keyturn rotation configure with --strategy %s.", right), wrong)
+			fmt.Sprintf("keyturn rotation configure NAME --strategy %s replaces it.", right), wrong)
 	}
 	switch {
 	case isKey(r.Current):
