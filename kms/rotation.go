@@ -19,8 +19,9 @@ type ConfigureRotationRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 	// TargetName is required the first time for a Generic secret; managed types name their target in
-	// ExtendedConfig. Another target than before resets what belongs to the former one: Strategy,
-	// AccountName, CloneAccountName, LoginEndpoint to LoginCertificateSecret, and Consent.
+	// ExtendedConfig. Another target than before, or another registration of its name, resets what
+	// belongs to the former one: Strategy, AccountName, CloneAccountName, LoginEndpoint to
+	// LoginCertificateSecret, and Consent.
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
 	// Replace resets all settings that the call does not name, and Reset those that it lists by the
 	// names of their parameters, such as GraceLimit.

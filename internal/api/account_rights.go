@@ -38,6 +38,14 @@ type changes struct {
 	names  []string // sorted, each once
 }
 
+// judgement is what the rights of a caller were judged for.
+type judgement struct {
+	changes
+	at registration
+	// bound says that the secret was bound there, so that no right to read its value was asked for.
+	bound bool
+}
+
 // accountResources returns what a caller needs rights on to have the accounts changed.
 func (c *Call) accountResources(ch changes) []resource {
 	var list []resource
@@ -64,11 +72,14 @@ func adopted(c *Call, in *kms.RepairRotationRequest, list []resource) ([]resourc
 	if err != nil || !ok {
 		return list, err
 	}
+	if s, err = c.asBound(c.Snapshot, s); err != nil {
+		return nil, err
+	}
 	ch, err := c.adoptedChanges(c.Snapshot, s, in.SecretData)
 	if err != nil {
 		return nil, err
 	}
-	return c.andChanges(list, ch), nil
+	return c.andChanges(list, s, ch)
 }
 
 // adoptedChanges returns the changes of a secret after it has adopted a value; none for a value of
@@ -91,6 +102,8 @@ func (c *Call) andAccounts(list []resource, name string, settings *secret.Rotati
 	before := s
 	if settings != nil {
 		s.Rotation.Settings = settings
+	} else if s, err = c.asBound(c.Snapshot, s); err != nil {
+		return nil, err
 	}
 	if !s.IsRotated() {
 		return list, nil
@@ -113,13 +126,15 @@ func (c *Call) andAccounts(list []resource, name string, settings *secret.Rotati
 	if err != nil {
 		return nil, err
 	}
-	return c.andChanges(list, ch), nil
+	return c.andChanges(list, s, ch)
 }
 
-// andChanges adds what the changes need rights on, and remembers them as judged.
-func (c *Call) andChanges(list []resource, ch changes) []resource {
-	c.judgedChanges = append(c.judgedChanges, ch)
-	return append(list, c.accountResources(ch)...)
+// andChanges adds what the changes need rights on, and remembers them as judged, with what the
+// target of the secret is now.
+func (c *Call) andChanges(list []resource, s secret.Secret, ch changes) ([]resource, error) {
+	at, err := registered(c.Snapshot, c.Account(), ch.target, s.UserName())
+	c.judgedChanges = append(c.judgedChanges, judgement{changes: ch, at: at, bound: at.binds(s)})
+	return append(list, c.accountResources(ch)...), err
 }
 
 // storedChanges returns the accounts that the engine changes for a stored secret. A secret whose
@@ -180,7 +195,7 @@ func (c *Call) wasJudged(secretName string, ch changes) error {
 		return errors.New("the operation changes accounts and does not find them among its resources")
 	}
 	for _, name := range ch.names {
-		judged := func(j changes) bool { return j.target == ch.target && slices.Contains(j.names, name) }
+		judged := func(j judgement) bool { return j.target == ch.target && slices.Contains(j.names, name) }
 		if !slices.ContainsFunc(c.judgedChanges, judged) {
 			return fault.New(fault.InUse,
 				"The accounts of secret %q have changed at this moment; read keyturn rotation status %s and try again.",
@@ -188,6 +203,30 @@ func (c *Call) wasJudged(secretName string, ch changes) error {
 		}
 	}
 	return nil
+}
+
+// isAsJudged refuses another registration of a target than the one that the caller's rights were
+// judged for: the name may stand for another address since. bound says whether the secret is bound
+// to it now.
+func (c *Call) isAsJudged(name string, now registration, bound bool) error {
+	judged := false
+	for _, j := range c.judgedChanges {
+		if j.target != name {
+			continue
+		}
+		judged = true
+		if j.at != now || j.bound && !bound {
+			return targetChanged(name)
+		}
+	}
+	if !judged && now.exists && !bound {
+		return targetChanged(name)
+	}
+	return nil
+}
+
+func targetChanged(name string) error {
+	return fault.New(fault.InUse, "The target %q has changed meanwhile; repeat the call.", name)
 }
 
 // allows refuses accounts that rotations at a target must not change for a secret: those outside

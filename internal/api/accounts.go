@@ -26,7 +26,10 @@ func prepared(c *Call, in *kms.PrepareTargetAccountsRequest, list []resource) ([
 	if err != nil {
 		return nil, err
 	}
-	list = c.andChanges(list, changes{in.TargetName, preparedAccounts(in)})
+	list, err = c.andChanges(list, secret.Secret{}, changes{in.TargetName, preparedAccounts(in)})
+	if err != nil {
+		return nil, err
+	}
 	if !in.Apply || in.Undo {
 		return list, nil
 	}
@@ -471,7 +474,11 @@ func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credentia
 	refusal := fault.New(fault.Exists,
 		"Secret %q exists and does not come from an interrupted call with these parameters. Choose another name.", s.Name)
 	v, ok := s.Versions[p.in.VersionID]
-	if !ok || s.Stages[secret.Current] != v.ID || len(s.Versions) > 1 || s.TargetName() != p.target.Name {
+	if !ok ||
+		s.Stages[secret.Current] != v.ID ||
+		len(s.Versions) > 1 ||
+		s.TargetName() != p.target.Name ||
+		!s.BoundTo(p.target.ID) {
 		return none, refusal
 	}
 	r, err := p.rotationOf(tx, s)

@@ -82,7 +82,7 @@ type Call struct {
 	unverified    bool        // the request has no verified caller: its content is a claim
 	table         []*endpoint // every operation
 	resource      resource    // the first one, for the audit trail
-	judgedChanges []changes   // accounts that the caller's rights were judged for
+	judgedChanges []judgement // accounts that the caller's rights were judged for
 	identity      *identity   // the policies of the caller; nil until they are loaded
 	passed        []string    // the secrets among the resources that the policies allow
 	detail        struct{ version, stage string }

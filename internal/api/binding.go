@@ -32,49 +32,112 @@ func sentWith(s secret.Secret) []string {
 	return names
 }
 
+// registration is what the name of a target stands for at one moment: where values are sent, and by
+// which administrator. For the service's own users it is a user.
+type registration struct {
+	exists                  bool
+	id, kind, config, admin string
+}
+
+// registered returns what a name of a target stands for; of the service's own users, the user.
+func registered(tx *store.Tx, account, targetName, userName string) (registration, error) {
+	if targetName == secret.OwnUsers {
+		u, ok, err := tx.User(account, userName)
+		return registration{exists: ok, id: u.ID}, err
+	}
+	t, ok, err := tx.Target(account, targetName)
+	if err != nil || !ok {
+		return registration{}, err
+	}
+	return registrationOf(t), nil
+}
+
+func registrationOf(t store.Target) registration {
+	return registration{exists: true, id: t.ID, kind: t.Kind, config: string(t.Config), admin: t.AdminSecret}
+}
+
+// binds reports whether the secret is bound to the registration.
+func (r registration) binds(s secret.Secret) bool {
+	return r.exists && (s.TargetName() != secret.OwnUsers || s.Rotation.Binding != nil) && s.BoundTo(r.id)
+}
+
 // isBound reports whether the secret is bound to the target of its name as it is registered now,
 // or, for RAMCredentials, to the user that has the name now.
 func (e *Env) isBound(tx *store.Tx, s secret.Secret) (bool, error) {
-	if s.TargetName() == secret.OwnUsers {
-		u, ok, err := tx.User(s.Account, s.UserName())
-		return ok && s.Rotation.Binding != nil && s.BoundTo(u.ID), err
+	now, err := registered(tx, s.Account, s.TargetName(), s.UserName())
+	return now.binds(s), err
+}
+
+// asBound returns a secret with the settings that it keeps when a call binds it: those that mean
+// something at one registration of a target do not outlive it.
+func (e *Env) asBound(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+	bound, err := e.isBound(tx, s)
+	if err != nil || bound || s.Rotation.Settings == nil {
+		return s, err
 	}
-	t, ok, err := tx.Target(s.Account, s.TargetName())
-	return ok && s.BoundTo(t.ID), err
+	settings := withoutTarget(s.Settings())
+	s.Rotation.Settings = &settings
+	return s, nil
 }
 
 // bind ties a secret to its target as it is registered now, and to the accounts that the caller was
 // judged for. A secret whose target is not registered stays as it is. changed reports whether the
 // secret has to be stored.
 func (c *Call) bind(tx *store.Tx, s secret.Secret) (bound secret.Secret, changed bool, err error) {
-	ch, err := c.storedChanges(tx, s)
+	now, err := c.asBound(tx, s)
 	if err != nil {
 		return s, false, err
 	}
-	return c.bindTo(tx, s, ch)
+	ch, err := c.storedChanges(tx, now)
+	if err != nil {
+		return s, false, err
+	}
+	if bound, changed, err = c.bindTo(tx, now, ch); !changed {
+		return s, false, err
+	}
+	return bound, true, err
 }
 
 func (c *Call) bindTo(tx *store.Tx, s secret.Secret, ch changes) (bound secret.Secret, changed bool, err error) {
 	if err := c.wasJudged(s.Name, ch); err != nil {
 		return s, false, err
 	}
-	if ch.target == secret.OwnUsers {
-		u, ok, err := tx.User(s.Account, s.UserName())
-		if err != nil || !ok {
+	now, err := registered(tx, s.Account, ch.target, s.UserName())
+	if err != nil {
+		return s, false, err
+	}
+	if err := c.isAsJudged(ch.target, now, now.binds(s)); err != nil || !now.exists {
+		return s, false, err
+	}
+	if ch.target != secret.OwnUsers {
+		t, _, err := tx.Target(s.Account, ch.target)
+		if err != nil {
 			return s, false, err
 		}
-		bound, changed = s.Bind(u.ID, ch.names)
+		if err := c.allows(tx, t, s.Name, ch.names); err != nil {
+			return s, false, err
+		}
+	}
+	bound, changed = s.Bind(now.id, ch.names)
+	if now.binds(s) || s.TargetName() == secret.OwnUsers && s.Rotation.Binding == nil { // of a release before bindings
 		return bound, changed, nil
 	}
-	t, ok, err := tx.Target(s.Account, ch.target)
-	if err != nil || !ok {
-		return s, false, err
+	return bound, changed, c.forgetTarget(tx, s)
+}
+
+// forgetTarget removes from the record of a secret what another registration of its target has
+// said. A rotation under way keeps it until its end.
+func (c *Call) forgetTarget(tx *store.Tx, s secret.Secret) error {
+	r, ok, err := tx.Rotation(s.Account, s.Name)
+	if err != nil || !ok || r.InFlight() {
+		return err
 	}
-	if err := c.allows(tx, t, s.Name, ch.names); err != nil {
-		return s, false, err
+	probed := !r.Health.NextAt.IsZero()
+	r.Accepted, r.Health, r.Check = "", rotation.Health{}, nil
+	if probed {
+		r.Health.NextAt = c.At
 	}
-	bound, changed = s.Bind(t.ID, ch.names)
-	return bound, changed, nil
+	return tx.PutRotation(&r)
 }
 
 // bindNew binds a managed secret that is made with that value. A RAMCredentials secret takes over
@@ -101,8 +164,8 @@ func (c *Call) bindNew(tx *store.Tx, s secret.Secret, data sensitive.Value) (sec
 	return s, err
 }
 
-// attachedSecrets returns the secrets that are attached to a target and do not wait for their
-// deletion, in the order of names.
+// attachedSecrets returns the secrets that are attached to a target, in the order of names. A
+// secret in its deletion window stays attached: when it is restored, its value is sent there again.
 func (c *Call) attachedSecrets(tx *store.Tx, t store.Target) (list []secret.Secret, err error) {
 	var names []string
 	err = tx.Rotations(t.Account, "", "", func(r rotation.Record) bool {
@@ -119,11 +182,18 @@ func (c *Call) attachedSecrets(tx *store.Tx, t store.Target) (list []secret.Secr
 		if err != nil {
 			return nil, err
 		}
-		if ok && !s.Deleting() && s.TargetName() == t.Name && s.BoundTo(t.ID) {
+		if ok && s.TargetName() == t.Name && s.BoundTo(t.ID) {
 			list = append(list, s)
 		}
 	}
 	return list, nil
+}
+
+// detachable returns the attached secrets that do not wait for their deletion: those whose rotation
+// a caller can end or change.
+func (c *Call) detachable(tx *store.Tx, t store.Target) ([]secret.Secret, error) {
+	attached, err := c.attachedSecrets(tx, t)
+	return slices.DeleteFunc(attached, secret.Secret.Deleting), err
 }
 
 // redirected returns the secrets whose values are sent to another place when a target points

@@ -143,6 +143,9 @@ func (c *Call) begin(
 		if s, _, err = c.bind(tx, s); err != nil {
 			return nil, err
 		}
+		if before, err = c.rotationOf(tx, s); err != nil { // another target makes it forget the former one
+			return nil, err
+		}
 		r, err := c.begun(s, before, q)
 		if err != nil || dry {
 			return out, err

@@ -117,6 +117,13 @@ func (c *Call) keepCheck(ctx context.Context, k *inspection, lastFailed time.Tim
 		if s.Stages[secret.Current] != k.secret.Stages[secret.Current] || s.TargetName() != k.secret.TargetName() {
 			return fault.New(fault.InUse, "The credential of secret %q has changed during the check; repeat the call.", s.Name)
 		}
+		now, err := registered(tx, s.Account, s.TargetName(), s.UserName())
+		if err == nil && now != registrationOf(k.target) {
+			err = targetChanged(s.TargetName())
+		}
+		if err != nil {
+			return err
+		}
 		r.Check = &k.check
 		return tx.PutRotation(&r)
 	})

@@ -255,7 +255,7 @@ func (c *Call) configure(
 		if err := checkConsents(ownKind, settings.Consents); err != nil {
 			return s, err
 		}
-		s, _, err = c.bind(tx, s)
+		s, err = c.bindConfigured(tx, s)
 	} else {
 		s, err = c.bindChecked(tx, s)
 	}
@@ -285,10 +285,19 @@ func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error)
 	if err != nil {
 		return s, err
 	}
-	if s, _, err = c.bind(tx, s); err != nil {
+	if s, err = c.bindConfigured(tx, s); err != nil {
 		return s, err
 	}
 	return s, c.claimAccounts(tx, s, t, m.accounts...)
+}
+
+// bindConfigured binds a secret whose settings were made for its target as it is registered now.
+func (c *Call) bindConfigured(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+	ch, err := c.storedChanges(tx, s)
+	if err == nil {
+		s, _, err = c.bindTo(tx, s, ch)
+	}
+	return s, err
 }
 
 // checkConsents refuses consents that no finding of a kind asks for.

@@ -59,6 +59,9 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if err != nil {
 		return err
 	}
+	if s, err = c.asBound(c.Snapshot, s); err != nil {
+		return err
+	}
 	a, err := c.adoption(s, in.SecretData)
 	if err != nil {
 		return err
@@ -148,6 +151,9 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		}
 		v, box, err := c.sealFor(tx, s, secret.Version{ID: in.VersionID, DataType: kms.DataText}, a.value)
 		if err != nil {
+			return err
+		}
+		if s, err = c.asBound(tx, s); err != nil {
 			return err
 		}
 		ch, err := c.adoptedChanges(tx, s, a.value)

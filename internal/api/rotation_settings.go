@@ -18,7 +18,10 @@ type rotationSetting struct {
 	// text returns its value as a caller may give it; empty means the default.
 	text func(s *secret.RotationSettings) string
 	copy func(to, from *secret.RotationSettings)
-	// ofTarget says that another target resets it.
+	// add adds a kept value to the one that a call names; nil for a setting that it replaces.
+	add func(to, from *secret.RotationSettings)
+	// ofTarget are settings that mean something at one registration of a target only. Another target,
+	// or another registration of the same name, drops them.
 	ofTarget bool
 }
 
@@ -99,10 +102,22 @@ var rotationSettings = []rotationSetting{
 	{
 		param: paramConsent,
 		text:  func(s *secret.RotationSettings) string { return strings.Join(s.Consents, ", ") },
+		copy:  func(to, from *secret.RotationSettings) { to.Consents = from.Consents },
 		// Consents add up: agreeing to one more finding withdraws none.
-		copy:     func(to, from *secret.RotationSettings) { to.Consents = union(to.Consents, from.Consents) },
+		add:      func(to, from *secret.RotationSettings) { to.Consents = union(to.Consents, from.Consents) },
 		ofTarget: true,
 	},
+}
+
+// withoutTarget returns settings without those that mean something at one registration of a target
+// only.
+func withoutTarget(s secret.RotationSettings) secret.RotationSettings {
+	for _, r := range rotationSettings {
+		if r.ofTarget {
+			r.copy(&s, &secret.RotationSettings{})
+		}
+	}
+	return s
 }
 
 func union(a, b []string) []string {
@@ -128,18 +143,24 @@ func (c *Call) configuredSettings(
 	if named.Target != "" {
 		after.Target = named.Target
 	}
-	elsewhere := !s.Managed() && before.Target != after.Target
+	elsewhere, err := c.isElsewhere(s, after.Target)
+	if err != nil {
+		return after, err
+	}
 	for _, r := range rotationSettings {
 		kept := !in.Replace && !slices.Contains(in.Reset, r.param) && !(elsewhere && r.ofTarget)
 		if r.param == paramCron && in.RotationInterval != "" {
 			kept = false // an interval replaces an expression
 		}
 		given := r.text(&named) != ""
-		if kept && (!given || r.param == paramConsent) {
-			r.copy(&after, &before)
-		}
-		if given {
+		switch {
+		case given:
 			r.copy(&after, &named)
+			if kept && r.add != nil {
+				r.add(&after, &before)
+			}
+		case kept:
+			r.copy(&after, &before)
 		}
 	}
 	if after.Group == "" && in.GroupGap == "" {
@@ -152,6 +173,16 @@ func (c *Call) configuredSettings(
 		return after, nil // a schedule that is kept stays, also where the server asks for longer intervals now
 	}
 	return after, c.checkCron(after.Schedule)
+}
+
+// isElsewhere reports whether a call configures a secret for another target than before, or for
+// another registration of that name.
+func (c *Call) isElsewhere(s secret.Secret, targetName string) (bool, error) {
+	if !s.Managed() && s.TargetName() != targetName {
+		return true, nil
+	}
+	bound, err := c.isBound(c.Snapshot, s)
+	return !bound, err
 }
 
 func settingNames() string {

@@ -30,7 +30,7 @@ var served = serve(
 	handle("SetSecretPolicy", setSecretPolicy),
 	handle("WatchSecrets", watchSecrets),
 	handle("ListSecretConsumers", listSecretConsumers),
-	handle("RegisterTarget", registerTarget, registered),
+	handle("RegisterTarget", registerTarget, registering),
 	handle("DescribeTarget", immediate(describeTarget)),
 	handle("ListTargets", immediate(listTargets)),
 	handle("UpdateTarget", updateTarget, retargeted),

@@ -9,9 +9,9 @@ func (c *Call) targetResource(name string) resource {
 	return resource{arn: c.kmsARN("target/" + name)}
 }
 
-// registered adds to the collection of targets the secret with the administrator. The server sends
+// registering adds to the collection of targets the secret with the administrator. The server sends
 // the value of that secret to where the target says, so the caller needs the right to read it too.
-func registered(c *Call, in *kms.RegisterTargetRequest, list []resource) ([]resource, error) {
+func registering(c *Call, in *kms.RegisterTargetRequest, list []resource) ([]resource, error) {
 	return c.andSent(c.andKind(list, in.TargetName, in.Kind), &in.AdminSecretName)
 }
 
@@ -64,7 +64,7 @@ func deregistered(c *Call, in *kms.DeregisterTargetRequest, list []resource) ([]
 	if err != nil || !ok || !in.Detach {
 		return list, err
 	}
-	attached, err := c.attachedSecrets(c.Snapshot, t)
+	attached, err := c.detachable(c.Snapshot, t)
 	for _, s := range attached {
 		list = append(list, c.secretResource(s.Name).needing(actionRemoveRotation))
 	}
@@ -76,7 +76,10 @@ func deregistered(c *Call, in *kms.DeregisterTargetRequest, list []resource) ([]
 // itself when a policy for it is given.
 func created(c *Call, in *kms.CreateSecretRequest, list []resource) ([]resource, error) {
 	if s := (secret.Secret{Type: in.SecretType, ExtendedConfig: in.ExtendedConfig}); s.Managed() {
-		list = c.andChanges(list, firstChanges(s, firstData(in)))
+		var err error
+		if list, err = c.andChanges(list, s, firstChanges(s, firstData(in))); err != nil {
+			return nil, err
+		}
 	}
 	if in.Policy != "" {
 		list = append(list, c.secretResource(c.specOf(in).FinalName()).needing(actionSetSecretPolicy))

@@ -229,7 +229,7 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 // application of an attached secret logs in: no login would stand for the application then, and no
 // rotation could begin.
 func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
-	attached, err := c.attachedSecrets(tx, t)
+	attached, err := c.detachable(tx, t)
 	if err != nil {
 		return err
 	}
@@ -302,14 +302,14 @@ func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []s
 const mostAttached = 20
 
 // deregisterTarget deletes a target. It is refused while secrets are attached, or, with Detach,
-// ends their rotation first. A secret that is attached at this very moment stays bound to the
-// target's ID, which no later target has.
+// ends their rotation first. A secret that is attached at this very moment, or waits for its
+// deletion, stays bound to the target's ID, which no later target has.
 func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequest) (*kms.TargetNameResponse, error) {
 	t, err := c.existingTarget(c.Snapshot, in.TargetName)
 	if err != nil {
 		return nil, err
 	}
-	attached, err := c.attachedSecrets(c.Snapshot, t)
+	attached, err := c.detachable(c.Snapshot, t)
 	if err != nil {
 		return nil, err
 	}

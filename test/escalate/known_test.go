@@ -68,6 +68,14 @@ var known = []struct{ name, steps string }{
 		root RestoreSecret SecretName=prod/app
 		mallory ProbeRotation TargetName=cache
 		wait 7h`},
+	{"a target is not pointed elsewhere while a secret of it waits for its deletion", `
+		allow mallory kms:UpdateTarget on target/cache secret/*
+		allow mallory kms:GetSecretValue on secret/prod/admin
+		allow mallory kms:DeleteSecret,kms:RestoreSecret on secret/prod/app
+		mallory DeleteSecret SecretName=prod/app
+		! mallory UpdateTarget TargetName=cache Config={"address":"evil:mallory"}
+		mallory RestoreSecret SecretName=prod/app
+		wait 7h`},
 	{"a target gets nothing of a secret that named it before", `
 		allow mallory kms:RegisterTarget on target
 		allow mallory kms:ProbeRotation on target/*

@@ -277,11 +277,11 @@ func (m *model) needs(s step, service string, caller *user) []need {
 }
 
 // sent are the secrets whose values are sent to a target: the administrator's and the attached
-// ones.
+// ones, also those that wait for their deletion.
 func (m *model) sent(target string) (names []string) {
 	t := m.targets[target]
 	for _, name := range sorted(m.secrets) {
-		if t != nil && (t.admin == name || m.secrets[name].attached(target)) {
+		if t != nil && (t.admin == name || m.secrets[name].receives(target)) {
 			names = append(names, name)
 		}
 	}
@@ -498,9 +498,13 @@ func (m *model) learnSecrets(s step, c *cause, _ answer) {
 	}
 }
 
-// attached reports whether the secret is tied to the target as it is registered now.
-func (o *secretState) attached(target string) bool {
-	return o.target == target && o.bound[target] != nil && !o.deleting
+// attached reports whether the secret is tied to the target as it is registered now, and in use.
+func (o *secretState) attached(target string) bool { return o.receives(target) && !o.deleting }
+
+// receives reports whether the target as it is registered now gets the value of the secret, at the
+// latest when the secret is restored.
+func (o *secretState) receives(target string) bool {
+	return o.target == target && o.bound[target] != nil
 }
 
 func (o *secretState) bind(c *cause) {
