@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -246,9 +245,8 @@ func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []strin
 		}
 		if !target.AllowsAccount(t.Accounts, account) {
 			return fault.New(fault.InUse,
-				"The account policy of target %q does not allow account %q; keyturn target update %s%s adds it. "+
-					"The policy allows: %s.",
-				t.Name, account, t.Name, policyWith(t.Accounts, account), strings.Join(t.Accounts, ", "))
+				"The account policy of target %q does not allow account %q. To add it: keyturn target update %s%s.",
+				t.Name, account, t.Name, policyWith(t, account))
 		}
 	}
 	return nil
@@ -276,27 +274,26 @@ func (e *Env) admit(
 		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
 			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when "+
 				"the account policy names it exactly: keyturn target update %s%s.",
-				account, t.Name, standing.Privileged, t.Name, policyWith(t.Accounts, account))
+				account, t.Name, standing.Privileged, t.Name, policyWith(t, account))
 		}
 	}
 	return nil
 }
 
-// policyWith returns the flags that keep an account policy and add an account to it.
-func policyWith(patterns []string, account string) string {
-	if len(patterns) == 0 {
-		patterns = []string{"*"} // as without a policy: every ordinary account
+// policyWith returns the flags that keep the account policy of a target and add an account to it.
+// It does not name the patterns of a policy: the text is kept with the secret, whose readers may
+// not see the target.
+func policyWith(t store.Target, account string) string {
+	if len(t.Accounts) == 0 {
+		return fmt.Sprintf(` --account "*" --account %q`, account) // without a policy: every ordinary account
 	}
-	var flags strings.Builder
-	for _, p := range append(slices.Clone(patterns), account) {
-		fmt.Fprintf(&flags, " --account %q", p)
-	}
-	return flags.String()
+	return fmt.Sprintf(" --account %q, with each pattern that keyturn target show %s lists", account, t.Name)
 }
 
+// administratorRefused names no secret, as [policyWith] names no pattern.
 func administratorRefused(t store.Target, account string) error {
-	return fault.New(fault.InUse, "Account %q is the administrator of target %q, which only the secret %q may rotate.",
-		account, t.Name, t.AdminSecret)
+	return fault.New(fault.InUse, "Account %q is the administrator of target %q, which only the secret with the "+
+		"administrator may rotate: keyturn target show %s names it.", account, t.Name, t.Name)
 }
 
 // adminAccounts are the accounts that the secret with a target's administrator names: the one in

@@ -141,6 +141,13 @@ func (p *preparation) mayUndo() error {
 	if err != nil {
 		return err
 	}
+	switch shown, err := p.mayDescribe(name); {
+	case err != nil:
+		return err
+	case !shown:
+		return fault.New(fault.InUse, "A secret whose name you have no right to see (%s) rotates account %q of target %q.",
+			actionDescribeSecret, clone, p.target.Name)
+	}
 	release := "detach it: keyturn rotation detach " + name
 	if s.Managed() {
 		release = fmt.Sprintf("store its credential in another secret, which applications then read, and delete this one "+

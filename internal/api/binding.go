@@ -218,14 +218,14 @@ func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 // claimAccounts makes a secret the one that rotates these accounts, under any spelling that the
 // target takes for one of them. The claim of a secret that was
 // deleted, or is no longer bound to the target, counts for nothing.
-func (e *Env) claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accounts ...string) error {
+func (c *Call) claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accounts ...string) error {
 	for _, account := range accounts {
 		names := []string{account}
-		if canonical := e.Kinds[t.Kind].CanonicalAccount(t.Config, account); canonical != account {
+		if canonical := c.Kinds[t.Kind].CanonicalAccount(t.Config, account); canonical != account {
 			names = append(names, canonical) // releases before it claimed the spelling alone
 		}
 		for _, name := range names {
-			if err := claimName(tx, s, t, name); err != nil {
+			if err := c.claimName(tx, s, t, name); err != nil {
 				return err
 			}
 		}
@@ -234,7 +234,7 @@ func (e *Env) claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accou
 }
 
 // claimName claims one spelling of an account.
-func claimName(tx *store.Tx, s secret.Secret, t store.Target, name string) error {
+func (c *Call) claimName(tx *store.Tx, s secret.Secret, t store.Target, name string) error {
 	owner, err := tx.Claim(s.Account, t.Name, name)
 	if err != nil || owner == s.Name {
 		return err
@@ -244,11 +244,26 @@ func claimName(tx *store.Tx, s secret.Secret, t store.Target, name string) error
 	case err != nil:
 		return err
 	case other != "":
-		return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already. To end that: "+
-			"keyturn rotation detach %s (a Generic secret) or keyturn secret delete %s --now (any other).",
-			name, t.Name, other, other, other)
+		return c.claimed(t, name, other)
 	}
 	return tx.PutClaim(store.Claim{Account: s.Account, Target: t.Name, User: name, Secret: s.Name})
+}
+
+// claimed refuses an account that another secret rotates. It names that secret to callers who may
+// describe it.
+func (c *Call) claimed(t store.Target, account, other string) error {
+	shown, err := c.mayDescribe(other)
+	switch {
+	case err != nil:
+		return err
+	case !shown:
+		return fault.New(fault.Exists, "The account %q of target %q is rotated by another secret already, whose name you "+
+			"have no right to see (%s). To end that, detach it (a Generic secret) or delete it with --now.",
+			account, t.Name, actionDescribeSecret)
+	}
+	return fault.New(fault.Exists, "The account %q of target %q is rotated by secret %q already. To end that: "+
+		"keyturn rotation detach %s (a Generic secret) or keyturn secret delete %s --now (any other).",
+		account, t.Name, other, other, other)
 }
 
 // rotating returns the name of the secret that rotates an account of a target; empty for none.

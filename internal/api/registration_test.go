@@ -244,3 +244,35 @@ func TestAnotherRegistrationKeepsNoSetting(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusalsNameNoOtherSecret verifies that a refusal names no secret that the caller may not
+// describe, and no pattern of an account policy.
+func TestRefusalsNameNoOtherSecret(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "ConfigureRotation", "SecretName", "db")
+	w.must(t, "CreateSecret", "SecretName", "mine", "SecretData", `{"username":"app","password":"p"}`, "VersionId", "v1")
+	w.must(t, "CreateSecret", "SecretName", "rotator", "SecretData", `{"username":"rotator","password":"p"}`,
+		"VersionId", "v1")
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Account.1", "app*", "Account.2", "private_*")
+	rights := []string{"kms:ConfigureRotation on secret/* target/pg", "kms:RotateAccount on target/pg/account/*",
+		"kms:GetSecretValue on secret/*"}
+	carol := w.holder(t, "carol", rights...)
+	reader := w.holder(t, "reader", append(rights, "kms:DescribeSecret on secret/db")...)
+	w.answers(t, carol, kms.CodeResourceExist,
+		`The account "app" of target "pg" is rotated by another secret already, whose name you have no right to see`,
+		"ConfigureRotation", "SecretName", "mine", "TargetName", "pg")
+	w.answers(t, reader, kms.CodeResourceExist, `The account "app" of target "pg" is rotated by secret "db" already.`,
+		"ConfigureRotation", "SecretName", "mine", "TargetName", "pg")
+	for name, want := range map[string]string{
+		"rotator": `Account "rotator" is the administrator of target "pg"`,
+		"gen": `The account policy of target "pg" does not allow account "gen". To add it: keyturn target update pg ` +
+			`--account "gen", with each pattern that keyturn target show pg lists.`,
+	} {
+		_, err := w.call(t, carol, "ConfigureRotation", "SecretName", name, "TargetName", "pg")
+		text := protocol.CodeFor(err).Message
+		if !strings.Contains(text, want) || strings.Contains(text, "pg-admin") || strings.Contains(text, "private_") {
+			t.Errorf("%s: %s; want %q and no name", name, text, want)
+		}
+	}
+}

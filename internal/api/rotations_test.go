@@ -252,11 +252,11 @@ func TestTestTarget(t *testing.T) {
 	}
 	w.must(t, "CreateSecret", "SecretName", "shapeless", "SecretData", `{"who":"rotator"}`, "VersionId", "v1")
 	w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "shapeless")
-	w.refused(t, inUse, `The secret "shapeless" does not hold an administrator for target "pg": use JSON such as`,
+	w.refused(t, inUse, `The secret that target "pg" names does not hold an administrator: use JSON such as`,
 		"TestTarget", "TargetName", "pg")
 	w.must(t, "DeleteSecret", "SecretName", "shapeless", "ForceDeleteWithoutRecovery", "true")
 	w.refused(t, inUse,
-		`The secret "shapeless" with the administrator of target "pg" is not there; `+
+		`The secret with the administrator of target "pg" is not there; keyturn target show pg names it, and `+
 			`keyturn target update pg --admin-secret SECRET names another.`,
 		"TestTarget", "TargetName", "pg")
 	delete(w.env.Kinds, "memory")

@@ -87,8 +87,8 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 		return admin, "", err
 	case !ok || s.Deleting():
 		return admin, "", fault.New(fault.InUse,
-			"The secret %q with the administrator of target %q is not there; keyturn target update %s --admin-secret "+
-				"SECRET names another.", t.AdminSecret, t.Name, t.Name)
+			"The secret with the administrator of target %q is not there; keyturn target show %s names it, and keyturn "+
+				"target update %s --admin-secret SECRET names another.", t.Name, t.Name, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {
@@ -102,8 +102,9 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 		// A bare value: a token or a signing secret, which has no account.
 		return target.Credential{Secret: stored}, v.ID, nil
 	}
-	return admin, "", fault.New(fault.InUse, "The secret %q does not hold an administrator for target %q: "+
-		"use JSON such as {\"AccountName\":…,\"AccountPassword\":…}.", t.AdminSecret, t.Name)
+	return admin, "", fault.New(fault.InUse, "The secret that target %q names does not hold an administrator: "+
+		"use JSON such as {\"AccountName\":…,\"AccountPassword\":…}. keyturn target show %s names the secret.",
+		t.Name, t.Name)
 }
 
 // inUse decrypts the current version of a secret and reads the credentials in it.

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/policy"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
@@ -252,6 +253,16 @@ func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
 			"--login-endpoint ADDRESS), and then remove them.", t.Name, shown)
 }
 
+// mayDescribe reports whether the caller may learn the name of a secret. The engine may not: what
+// it writes is kept with another secret.
+func (c *Call) mayDescribe(name string) (bool, error) {
+	if c.Principal.Kind == policy.KindSystem {
+		return false, nil
+	}
+	d, err := c.gate.decide(c, c.secretResource(name), actionDescribeSecret)
+	return d.Allowed, err
+}
+
 // shownSecrets names secrets in an error: at most mostAttached that the caller may describe, and
 // how many others there are.
 func (c *Call) shownSecrets(names []string) (string, error) {
@@ -260,11 +271,11 @@ func (c *Call) shownSecrets(names []string) (string, error) {
 		if len(shown) == mostAttached {
 			break
 		}
-		d, err := c.gate.decide(c, c.secretResource(name), actionDescribeSecret)
+		may, err := c.mayDescribe(name)
 		if err != nil {
 			return "", err
 		}
-		if d.Allowed {
+		if may {
 			shown = append(shown, name)
 		}
 	}

@@ -441,8 +441,8 @@ var rotationMutations = []mutation{
 	{
 		name: "a refusal names attached secrets that the caller may not describe",
 		file: "internal/api/targets.go",
-		old:  "		if d.Allowed {\n			shown = append(shown, name)",
-		new:  "		if d.Allowed || true {\n			shown = append(shown, name)",
+		old:  "		if may {\n			shown = append(shown, name)",
+		new:  "		if may || true {\n			shown = append(shown, name)",
 		pkg:  "internal/api",
 		test: "TestAttachedNames",
 	},
