@@ -26,7 +26,7 @@ type ConfigureRotationRequest struct {
 	// Replace resets all settings that the call does not name, and Reset those that it lists by the
 	// names of their parameters, such as GraceLimit.
 	Replace bool     `kms:"Replace,default=false"`
-	Reset   []string `kms:"Reset,flat,min=0,max=20"`
+	Reset   []string `kms:"Reset,flat,min=0,max=20,each=64"`
 	// Strategy is single, overlap or double; empty means what the type asks for, or the target's
 	// best.
 	Strategy string `kms:"Strategy,enum=single|overlap|double"`
@@ -68,7 +68,7 @@ type ConfigureRotationRequest struct {
 	// them. A kind of target that does not follow one refuses it. LoginEndpoints are addresses of the
 	// target's setting verify; none means all. LoginDatabase is the database, virtual host or base,
 	// and LoginRole the role that the application takes after its login.
-	LoginEndpoints []string `kms:"LoginEndpoint,flat,min=0,max=20"`
+	LoginEndpoints []string `kms:"LoginEndpoint,flat,min=0,max=20,each=320"`
 	LoginDatabase  string   `kms:"LoginDatabase,max=256"`
 	LoginRole      string   `kms:"LoginRole,max=256"`
 	// LoginCertificateSecret names the secret with the client certificate and its key, in PEM, as a
@@ -76,9 +76,12 @@ type ConfigureRotationRequest struct {
 	LoginCertificateSecret string `kms:"LoginCertificateSecret,min=1,max=192,pattern=name,arn"`
 	// Consents are tokens by which findings of CheckRotation are agreed to, such as
 	// change-auth-plugin, in addition to the earlier ones: a rotation does not begin while a finding
-	// needs another one. Reset=Consent withdraws the earlier ones.
-	Consents []string `kms:"Consent,flat,min=0,max=20"`
+	// needs another one. Reset=Consent withdraws the earlier ones. A secret keeps at most MaxConsents.
+	Consents []string `kms:"Consent,flat,min=0,max=20,each=64"`
 }
+
+// MaxConsents is how many consents a secret keeps.
+const MaxConsents = 32
 
 // RotationSettingChange is a setting that a call of ConfigureRotation has changed.
 type RotationSettingChange struct {

@@ -151,7 +151,7 @@ type PrepareTargetAccountsRequest struct {
 	OwnerName string `kms:"OwnerName,max=256"`
 	// Databases are those in which the proof compares what both may do, at most 100; none means the
 	// target's, and up to 15 others with something of the accounts or their groups that they may open.
-	Databases []string `kms:"Database,flat,min=0,max=100"`
+	Databases []string `kms:"Database,flat,min=0,max=100,each=256"`
 	// AccountPassword is the password that AccountName has. With Apply it is required: it is stored
 	// in the secret. Without, it is needed where the target does not let its administrator read
 	// verifiers.

@@ -19,13 +19,14 @@ import (
 // an account at a target, or both actions on access keys for a user of this service. A caller who
 // decides where the value of a secret is sent needs the right to read it.
 const (
-	actionRotateAccount   = "kms:RotateAccount"
-	actionDescribeSecret  = "kms:DescribeSecret"
-	actionGetSecretValue  = "kms:GetSecretValue"
-	actionRemoveRotation  = "kms:RemoveRotation"
-	actionSetSecretPolicy = "kms:SetSecretPolicy"
-	actionCreateAccessKey = "ram:CreateAccessKey"
-	actionDeleteAccessKey = "ram:DeleteAccessKey"
+	actionRotateAccount    = "kms:RotateAccount"
+	actionDescribeSecret   = "kms:DescribeSecret"
+	actionDescribeRotation = "kms:DescribeRotation"
+	actionGetSecretValue   = "kms:GetSecretValue"
+	actionRemoveRotation   = "kms:RemoveRotation"
+	actionSetSecretPolicy  = "kms:SetSecretPolicy"
+	actionCreateAccessKey  = "ram:CreateAccessKey"
+	actionDeleteAccessKey  = "ram:DeleteAccessKey"
 )
 
 // accountSegment separates the name of a target from the name of an account in a resource.

@@ -338,13 +338,20 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	if !p.out.Proven {
 		p.staysPaused(reason)
 	}
-	return p.changeRotation(ctx, func(r rotation.Record) rotation.Record {
+	paused := false
+	err = p.changeRotation(ctx, func(r rotation.Record) rotation.Record {
 		r.Check = &check
-		if p.out.Proven {
+		if p.out.Proven && r.IsPreparing() { // to end any other pause takes a right of its own
 			r = r.WithPause(nil)
 		}
+		paused = r.Paused
 		return r
 	})
+	if p.out.Proven && paused {
+		p.out.Findings = append(p.out.Findings, fmt.Sprintf("the rotation of secret %s stays paused, because another call "+
+			"than this one has paused it; keyturn rotation resume %s resumes it", p.in.SecretName, p.in.SecretName))
+	}
+	return err
 }
 
 func (p *preparation) staysPaused(why string) {
@@ -356,7 +363,7 @@ func (p *preparation) staysPaused(why string) {
 // accounts replaces with a check.
 func (p *preparation) unfinished(ctx context.Context, why string) error {
 	check := rotation.Check{At: p.At, Target: p.target.Name, Findings: []target.Finding{{
-		Code:    "accounts-not-prepared",
+		Code:    codeNotPrepared,
 		Verdict: target.Impossible,
 		Account: p.in.CloneAccountName,
 		Text:    "The rotation is paused because prepare-accounts is not finished: " + why + ".",
@@ -470,7 +477,7 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 		return err
 	}
 	return p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
-		return r.WithPause(&rotation.Pause{Since: p.At, By: p.Principal.ARN()})
+		return r.WithPause(&rotation.Pause{Since: p.At, By: p.Principal.ARN(), Preparation: true})
 	})
 }
 

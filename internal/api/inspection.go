@@ -118,6 +118,7 @@ const (
 	codeNotAllowed   = "account-not-allowed"
 	codeNotForSecret = "strategy-not-for-secret"
 	codeCheckDenied  = "check-denied"
+	codeNotPrepared  = "accounts-not-prepared"
 )
 
 // add adds a finding, or its strategies to the same finding.
@@ -363,8 +364,13 @@ func (c *Call) checkAccount(
 		return nil, err
 	}
 	defer func() { _ = k.system.Close() }() // nothing was changed
-	bounded, ended := c.concealing(ctx, t, standingWait)
+	k.ask(ctx)
+	return k, nil
+}
+
+// ask checks the account within the time that a call waits for a target.
+func (k *inspection) ask(ctx context.Context) {
+	bounded, ended := k.concealing(ctx, k.target, standingWait)
 	k.account(bounded)
 	ended(k.silence)
-	return k, nil
 }

@@ -99,7 +99,7 @@ const standingWait = 3 * time.Second
 func (c *Call) refuseImpossible(
 	ctx context.Context, s secret.Secret, settings secret.RotationSettings,
 ) (*rotation.Check, error) {
-	before := s.Settings().Login
+	before := s
 	if s.Managed() {
 		settings.Target = ""
 	}
@@ -122,21 +122,41 @@ func (c *Call) refuseImpossible(
 	if err != nil {
 		return nil, err
 	}
-	if !reflect.DeepEqual(settings.Login, before) {
-		// The answers say what the target has, such as a database: each call counts as a check.
-		if err := c.checkLogin(t, settings.Login); err != nil {
-			return nil, err
-		}
-		if err := c.takeCheck(ctx, s.Name); err != nil {
-			return nil, err
-		}
-	}
-	k, err := c.checkAccount(ctx, s, r, t)
+	k, err := c.inspection(s, r, t)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = k.system.Close() }() // nothing was changed
+	if c.isChecked(before, s, r, t) {
+		k.check = *r.Check
+		return r.Check, k.refusal()
+	}
+	// The answers say what the target has, such as a database: each question counts as a check.
+	if err := c.takeCheck(ctx, s.Name); err != nil {
+		return nil, err
+	}
+	k.ask(ctx)
 	check := k.check.Bounded()
 	return &check, k.refusal()
+}
+
+// isChecked reports whether the last check of a secret answers for the settings that it is about to
+// get: they ask for nothing else at the target, and the check was made a moment ago.
+func (c *Call) isChecked(before, after secret.Secret, r rotation.Record, t store.Target) bool {
+	unfinished := func(f target.Finding) bool { return f.Code == codeNotPrepared } // no answer of the target
+	if r.Check == nil || slices.ContainsFunc(r.Check.Findings, unfinished) {
+		return false
+	}
+	if r.Check.Target != t.Name || before.TargetName() != t.Name || !before.BoundTo(t.ID) {
+		return false
+	}
+	for _, at := range []time.Time{t.UpdatedAt, r.PromotedAt, after.Versions[after.Stages[secret.Current]].CreatedAt} {
+		if at.After(r.Check.At) {
+			return false
+		}
+	}
+	age := c.At.Sub(r.Check.At)
+	return age >= 0 && age < rotation.LoginWindow && askTheSame(before.Settings(), after.Settings())
 }
 
 // namedSettings reads the settings that a request names. It refuses what no secret could have.

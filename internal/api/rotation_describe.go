@@ -82,9 +82,24 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 }
 
 // describeAnew answers a call that has changed a rotation: it describes the rotation as it is now.
+// The principal behind a pause and the consumers are for callers who may call DescribeRotation.
 func (c *Call) describeAnew(ctx context.Context, name string) (*kms.DescribeRotationResponse, error) {
 	c.Snapshot = store.Snapshot(ctx, c.DB)
-	return describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: name})
+	out, err := describeRotation(ctx, c, &kms.SecretNameRequest{SecretName: name})
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.gate.decide(c, c.secretResource(name), actionDescribeRotation)
+	if err != nil {
+		return nil, err
+	}
+	if !d.Allowed {
+		out.WaitingFor = []kms.SecretConsumer{}
+		for i := range out.Pauses {
+			out.Pauses[i].Principal = ""
+		}
+	}
+	return out, nil
 }
 
 // describeSettings describes how a secret is configured to rotate, when it was rotated, and when it

@@ -120,6 +120,17 @@ func withoutTarget(s secret.RotationSettings) secret.RotationSettings {
 	return s
 }
 
+// askTheSame reports whether a check with either settings asks the target the same questions.
+func askTheSame(a, b secret.RotationSettings) bool {
+	for _, r := range rotationSettings {
+		asked := r.ofTarget && r.param != paramConsent
+		if asked && r.text(&a) != r.text(&b) {
+			return false
+		}
+	}
+	return a.AccountMember == b.AccountMember && a.SecretMember == b.SecretMember
+}
+
 func union(a, b []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
 }
@@ -159,6 +170,9 @@ func (c *Call) configuredSettings(
 			if kept && r.add != nil {
 				r.add(&after, &before)
 			}
+			if len(after.Consents) > kms.MaxConsents {
+				return after, tooManyConsents(s.Name, len(after.Consents))
+			}
 		case kept:
 			r.copy(&after, &before)
 		}
@@ -183,6 +197,13 @@ func (c *Call) isElsewhere(s secret.Secret, targetName string) (bool, error) {
 	}
 	bound, err := c.isBound(c.Snapshot, s)
 	return !bound, err
+}
+
+// tooManyConsents refuses a call after which a secret would have that many consents.
+func tooManyConsents(name string, count int) error {
+	return fault.Parameter("Consent.N", "the secret would have %d consents, and keeps at most %d. keyturn rotation "+
+		"configure %s --reset=consent withdraws them; add --consent TOKEN for each that keyturn rotation check %s asks for.",
+		count, kms.MaxConsents, name, name)
 }
 
 func settingNames() string {

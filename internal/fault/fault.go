@@ -9,6 +9,8 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -114,12 +116,12 @@ type Error struct {
 // New returns an error of the given kind. The message is shown to the caller; empty means the
 // documented text alone.
 func New(kind Kind, format string, args ...any) *Error {
-	return &Error{Kind: kind, Msg: fmt.Sprintf(format, args...)}
+	return &Error{Kind: kind, Msg: fmt.Sprintf(format, shortened(args)...)}
 }
 
 // Parameter returns an Invalid error that names the parameter and says what to change.
 func Parameter(name, format string, args ...any) *Error {
-	return &Error{Kind: Invalid, Param: name, Msg: fmt.Sprintf(format, args...)}
+	return &Error{Kind: Invalid, Param: name, Msg: fmt.Sprintf(format, shortened(args)...)}
 }
 
 // Required returns a Missing error that names the parameter.
@@ -127,12 +129,31 @@ func Required(name string) *Error { return &Error{Kind: Missing, Param: name} }
 
 // Coded returns an error of the given kind with a code of its own.
 func Coded(kind Kind, code, format string, args ...any) *Error {
-	return &Error{Kind: kind, Code: code, Msg: fmt.Sprintf(format, args...)}
+	return &Error{Kind: kind, Code: code, Msg: fmt.Sprintf(format, shortened(args)...)}
 }
 
 // Wrap returns an error of the given kind with a cause that only the log shows.
 func Wrap(kind Kind, err error, format string, args ...any) *Error {
-	return &Error{Kind: kind, Msg: fmt.Sprintf(format, args...), Err: err}
+	return &Error{Kind: kind, Msg: fmt.Sprintf(format, shortened(args)...), Err: err}
+}
+
+// maxQuoted is how many bytes of one text a message repeats.
+const maxQuoted = 2048
+
+// shortened cuts the texts in a message that a caller may have given: a refusal is no longer
+// because a parameter is.
+func shortened(args []any) []any {
+	out := slices.Clone(args)
+	for i, a := range out {
+		text, ok := a.(string)
+		if err, is := a.(error); is && err != nil {
+			text, ok = err.Error(), true
+		}
+		if ok && len(text) > maxQuoted {
+			out[i] = strings.ToValidUTF8(text[:maxQuoted], "") + "…"
+		}
+	}
+	return out
 }
 
 func (e *Error) Error() string {

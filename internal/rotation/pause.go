@@ -12,6 +12,8 @@ type Pause struct {
 	Since time.Time `json:"since,omitzero"`
 	// By is the ARN of the principal.
 	By string `json:"by,omitempty"`
+	// Preparation says that PrepareTargetAccounts made it, which ends it once the accounts are proven.
+	Preparation bool `json:"preparation,omitempty"`
 }
 
 // Pausing says whether new rotations are paused.
@@ -23,9 +25,9 @@ type Pausing struct {
 }
 
 // After returns the state after an order: a pause, or nil to let rotations begin again. A pause
-// that is repeated stays what it is.
+// that is repeated stays what it is, except that an operator's takes the place of a preparation's.
 func (p Pausing) After(order *Pause) Pausing {
-	if order != nil && p.Paused {
+	if order != nil && p.Paused && (order.Preparation || !p.isPreparing()) {
 		return p
 	}
 	return Pausing{Paused: order != nil, Pause: order}
@@ -64,3 +66,9 @@ func PauseText(scope, secret, target string) (what, resume string, ok bool) {
 	}
 	return "", "", false
 }
+
+// isPreparing reports whether the pause is one that a preparation of accounts has made.
+func (p Pausing) isPreparing() bool { return p.Paused && p.Pause != nil && p.Pause.Preparation }
+
+// IsPreparing reports whether the pause is one that a preparation of accounts has made.
+func (r Record) IsPreparing() bool { return Pausing{r.Paused, r.Pause}.isPreparing() }

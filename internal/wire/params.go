@@ -248,6 +248,9 @@ func decodeItem(p *Param, members map[string]string, item reflect.Value) error {
 		if !ok || s == "" {
 			return fault.Parameter(p.Name, "an item is empty.")
 		}
+		if p.Each > 0 && utf8.RuneCountInString(s) > p.Each {
+			return fault.Parameter(p.Name, "use at most %d characters for each item.", p.Each)
+		}
 		item.SetString(s)
 		return nil
 	}

@@ -6,6 +6,7 @@
 //
 //	required     absent or empty is Missing
 //	min=N max=N  characters of a string, value of an integer, items of a list
+//	each=N       characters of each item of a list of strings, at most
 //	bytes        max counts bytes of UTF-8 instead of characters
 //	enum=a|b     the allowed values, case sensitive
 //	default=V    the value assumed when absent
@@ -40,6 +41,7 @@ type Param struct {
 	Type     string // string, integer, boolean, json or list
 	Required bool
 	Min, Max int // 0 means no bound
+	Each     int // characters of an item at most; 0 means no bound
 	HasMin   bool
 	Bytes    bool
 	Enum     []string
@@ -141,6 +143,8 @@ func parseParam(t reflect.Type, f reflect.StructField, tag string, index int) Pa
 			p.Min, p.HasMin = number(t, f, value), true
 		case "max":
 			p.Max = number(t, f, value)
+		case "each":
+			p.Each = number(t, f, value)
 		case "bytes":
 			p.Bytes = true
 		case "enum":

@@ -29,7 +29,7 @@ var productMutations = []mutation{
 	{
 		name: "a pause that is repeated has another beginning",
 		file: "internal/rotation/pause.go",
-		old:  "if order != nil && p.Paused {",
+		old:  "if order != nil && p.Paused && (order.Preparation || !p.isPreparing()) {",
 		new:  "if false {",
 		pkg:  "internal/api",
 		test: "TestPausesAreShown",
