@@ -301,6 +301,7 @@ func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []s
 	if !moves {
 		return nil
 	}
+	tx.GuardRotations(c.Account()) // a secret that is attached before the commit was not judged
 	sent, err := c.redirected(tx, now)
 	if err == nil && (now.ID != before.ID || !slices.Equal(sent, judged)) {
 		err = fault.New(fault.InUse, "Target %q, or what is attached to it, has changed at this moment; "+

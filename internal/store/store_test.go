@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
@@ -342,5 +343,46 @@ func TestClosedIsUnavailable(t *testing.T) {
 	_, ok, err := store.Snapshot(ctx, db).Secret(account, "s", t0)
 	if ok || fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("reading from a closed store: %v, %v; want Unavailable, never absent", ok, err)
+	}
+}
+
+// TestGuardRotations verifies that a change which depends on the rotations of an account is decided
+// again when one is made before the commit, and not when one of another account is.
+func TestGuardRotations(t *testing.T) {
+	t.Parallel()
+	db := temporary(t)
+	put := func(account, name string) {
+		t.Helper()
+		err := store.Do(t.Context(), db, func(tx *store.Tx) error {
+			if _, _, err := tx.Rotation(account, name); err != nil {
+				return err
+			}
+			return tx.PutRotation(&rotation.Record{Account: account, Secret: name, State: rotation.Idle})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("1", "a")
+	for _, other := range []struct {
+		account string
+		want    int
+	}{{"1", 2}, {"2", 1}} {
+		decided, seen := 0, 0
+		err := store.Do(t.Context(), db, func(tx *store.Tx) error {
+			decided++
+			seen = 0
+			tx.GuardRotations("1")
+			if err := tx.Rotations("1", "", "", func(rotation.Record) bool { seen++; return true }); err != nil {
+				return err
+			}
+			if decided == 1 {
+				put(other.account, "b"+other.account)
+			}
+			return tx.PutTarget(store.Target{Account: "1", Name: "t", Config: []byte("{}")})
+		})
+		if err != nil || decided != other.want || seen != 2 {
+			t.Errorf("a rotation of account %s is made: decided %d times, saw %d, %v", other.account, decided, seen, err)
+		}
 	}
 }
