@@ -84,9 +84,18 @@ func after(t *testing.T, s secret.Secret, in *kms.ConfigureRotationRequest) secr
 // by DescribeRotation, kept by a call that does not name it, and returned to its default by Reset.
 func TestEveryRotationSettingIsKept(t *testing.T) {
 	t.Parallel()
-	described := func(s secret.Secret) (out kms.DescribeRotationResponse) {
+	shows := func(s secret.Secret, param string) bool {
+		var out kms.DescribeRotationResponse
 		describeSettings(s, time.Time{}, &out)
-		return out
+		names := []string{param, param + "s", "Configured" + param}
+		v := reflect.ValueOf(out)
+		for i := range v.NumField() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("kms"), ",")
+			if slices.Contains(names, name) && !v.Field(i).IsZero() {
+				return true
+			}
+		}
+		return false
 	}
 	none := after(t, secret.Secret{Name: "gen"}, naming(t))
 	for param := range settingParams(t) {
@@ -103,7 +112,7 @@ func TestEveryRotationSettingIsKept(t *testing.T) {
 			t.Errorf("%s has no row in rotationSettings", param)
 		case reflect.DeepEqual(none.Settings(), named.Settings()):
 			t.Errorf("ConfigureRotation does not store %s", param)
-		case reflect.DeepEqual(described(none), described(named)):
+		case !shows(named, param):
 			t.Errorf("DescribeRotation does not show %s", param)
 		case !reflect.DeepEqual(named.Settings(), after(t, named, naming(t)).Settings()):
 			t.Errorf("a call that does not name %s changes it", param)
