@@ -195,8 +195,8 @@ func (c *Call) isElsewhere(s secret.Secret, targetName string) (bool, error) {
 	if !s.Managed() && s.TargetName() != targetName {
 		return true, nil
 	}
-	bound, err := c.isBound(c.Snapshot, s)
-	return !bound, err
+	now, err := registered(c.Snapshot, s.Account, s.TargetName(), s.UserName())
+	return now.exists && !now.binds(s), err
 }
 
 // tooManyConsents refuses a call after which a secret would have that many consents.
