@@ -193,3 +193,34 @@ func TestPreparationLiftsItsOwnPause(t *testing.T) {
 		}
 	}
 }
+
+// TestCommandsInRefusals verifies that a secret or a target whose name looks like a flag is named
+// in a command so that the command is about it: "keyturn rotation resume --all" resumes everything.
+func TestCommandsInRefusals(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "RegisterTarget", "TargetName", "-h", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin",
+		"Account.1", "gen", "Account.2", "app")
+	for name, user := range map[string]string{"--all": "gen", "other": "gen"} {
+		w.must(t, "CreateSecret", "SecretName", name, "SecretData", `{"username":"`+user+`","password":"p"}`,
+			"VersionId", "v1")
+	}
+	w.refused(t, kms.CodeUnsupportedOperation, "keyturn rotation configure --target TARGET -- --all attaches it",
+		"RotateSecret", "SecretName", "--all", "VersionId", "v2")
+	w.must(t, "ConfigureRotation", "SecretName", "--all", "TargetName", "-h")
+	w.refused(t, kms.CodeResourceExist, "keyturn rotation detach -- --all (a Generic secret) or keyturn secret delete "+
+		"--now -- --all (any other)", "ConfigureRotation", "SecretName", "other", "TargetName", "-h")
+	w.must(t, "PauseRotation", "TargetName", "-h")
+	w.refused(t, kms.CodeResourceInUse, "keyturn target resume -- -h", "RotateSecret", "SecretName", "--all",
+		"VersionId", "v2")
+	w.must(t, "ResumeRotation", "TargetName", "-h")
+	w.must(t, "PauseRotation", "SecretName", "--all")
+	w.refused(t, kms.CodeResourceInUse, "keyturn rotation resume -- --all",
+		"RotateSecret", "SecretName", "--all", "VersionId", "v2")
+	w.refused(t, kms.CodeResourceInUse, "keyturn rotation probe -- --all checks the credential", "RepairRotation",
+		"SecretName", "--all", "RepairAction", "apply")
+	w.inState(t, "--all", rotation.Quarantined)
+	if d := w.describe(t, "--all"); strings.Contains(strings.ReplaceAll(d.Advice, "-- --all", ""), "--all") {
+		t.Errorf("advice: %s", d.Advice)
+	}
+}

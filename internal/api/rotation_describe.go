@@ -67,7 +67,7 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		GraceUntil:         r.GraceUntil,
 		EndTime:            r.EndedAt,
 		Reason:             r.Why(),
-		Advice:             r.Advice(),
+		Advice:             fault.Commands(r.Advice(), r.Secret, r.Target),
 		CredentialState:    r.Health.State(),
 		ProbeTime:          r.Health.ProbedAt,
 		ProbeAttemptTime:   r.Health.TriedAt,

@@ -64,7 +64,7 @@ func notInState(s secret.Secret, r rotation.Record, why string) error {
 		next = "keyturn rotation probe " + s.Name + " checks the credential in use."
 	}
 	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, next)
-	return fault.New(fault.InUse, "%s", strings.TrimSpace(text))
+	return fault.New(fault.InUse, "%s", fault.Commands(strings.TrimSpace(text), s.Name))
 }
 
 // cancelRotation ends a rotation on the safe way out of its state. When the candidate was sent

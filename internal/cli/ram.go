@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
 )
@@ -22,7 +23,7 @@ func (e *env) done(response any, format string, args ...any) error {
 	if e.json() {
 		return printResponse(e.stdout, response)
 	}
-	_, err := fmt.Fprintf(e.stdout, format+"\n", args...)
+	_, err := fmt.Fprintln(e.stdout, fault.Message(format, args...))
 	return err
 }
 

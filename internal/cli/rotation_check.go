@@ -99,7 +99,11 @@ func printConsent(e *env, out *kms.CheckRotationResponse) error {
 
 // consentCommand returns the command that agrees to findings.
 func consentCommand(name string, consents []string) string {
-	return "keyturn rotation configure " + shellWord(name) + " --consent " + strings.Join(consents, " --consent ")
+	secret, flags := shellWord(name), "--consent "+strings.Join(consents, " --consent ")
+	if strings.HasPrefix(name, "-") {
+		return fmt.Sprintf("keyturn rotation configure %s", flags+" -- "+secret)
+	}
+	return fmt.Sprintf("keyturn rotation configure %s %s", secret, flags)
 }
 
 // shellWord quotes a word for a shell where that is necessary.

@@ -116,12 +116,12 @@ type Error struct {
 // New returns an error of the given kind. The message is shown to the caller; empty means the
 // documented text alone.
 func New(kind Kind, format string, args ...any) *Error {
-	return &Error{Kind: kind, Msg: fmt.Sprintf(format, shortened(args)...)}
+	return &Error{Kind: kind, Msg: Message(format, args...)}
 }
 
 // Parameter returns an Invalid error that names the parameter and says what to change.
 func Parameter(name, format string, args ...any) *Error {
-	return &Error{Kind: Invalid, Param: name, Msg: fmt.Sprintf(format, shortened(args)...)}
+	return &Error{Kind: Invalid, Param: name, Msg: Message(format, args...)}
 }
 
 // Required returns a Missing error that names the parameter.
@@ -129,12 +129,19 @@ func Required(name string) *Error { return &Error{Kind: Missing, Param: name} }
 
 // Coded returns an error of the given kind with a code of its own.
 func Coded(kind Kind, code, format string, args ...any) *Error {
-	return &Error{Kind: kind, Code: code, Msg: fmt.Sprintf(format, shortened(args)...)}
+	return &Error{Kind: kind, Code: code, Msg: Message(format, args...)}
 }
 
 // Wrap returns an error of the given kind with a cause that only the log shows.
 func Wrap(kind Kind, err error, format string, args ...any) *Error {
-	return &Error{Kind: kind, Msg: fmt.Sprintf(format, shortened(args)...), Err: err}
+	return &Error{Kind: kind, Msg: Message(format, args...), Err: err}
+}
+
+// Message writes a message in which long texts are cut, and commands are about what they name, see
+// [Commands].
+func Message(format string, args ...any) string {
+	args = shortened(args)
+	return commands(fmt.Sprintf(format, args...), args)
 }
 
 // maxQuoted is how many bytes of one text a message repeats.

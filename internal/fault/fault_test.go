@@ -23,3 +23,22 @@ func TestMessagesAreShort(t *testing.T) {
 		}
 	}
 }
+
+// TestCommands verifies that a name which looks like a flag is none in the commands of a message.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ format, name, want string }{
+		{"keyturn rotation resume %s resumes it.", "app", "keyturn rotation resume app resumes it."},
+		{"keyturn rotation resume %s resumes it.", "--all", "keyturn rotation resume -- --all resumes it."},
+		{"keyturn rotation status %s.", "-h", "keyturn rotation status -- -h."},
+		{"keyturn secret delete %s --now (any other)", "--all", "keyturn secret delete --now -- --all (any other)"},
+		{"keyturn rotation configure %s --target TARGET attaches", "--all",
+			"keyturn rotation configure --target TARGET -- --all attaches"},
+		{"keyturn target remove %s --detach", "--de", "keyturn target remove --detach -- --de"},
+		{"Secret %q", "--all", `Secret "--all"`},
+	} {
+		if got := fault.New(fault.InUse, tt.format, tt.name).Msg; got != tt.want {
+			t.Errorf("%s; want %s", got, tt.want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -61,7 +62,8 @@ func PauseText(scope, secret, target string) (what, resume string, ok bool) {
 	name := map[string]string{kms.PausedSecret: secret, kms.PausedTarget: target}[scope]
 	for _, s := range pauseScopes {
 		if s.scope == scope {
-			return strings.Replace(s.what, "NAME", name, 1), strings.Replace(s.resume, "NAME", name, 1), true
+			resume = fault.Commands(strings.Replace(s.resume, "NAME", name, 1), name)
+			return strings.Replace(s.what, "NAME", name, 1), resume, true
 		}
 	}
 	return "", "", false

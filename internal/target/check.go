@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -98,7 +99,7 @@ func Named(text, secret string) string {
 	if secret == "" {
 		return text
 	}
-	return named.ReplaceAllString(text, "$1 "+strings.ReplaceAll(secret, "$", "$$"))
+	return fault.Commands(named.ReplaceAllString(text, "$1 "+strings.ReplaceAll(secret, "$", "$$")), secret)
 }
 
 // BoundedFindings returns the most serious findings, with texts that can be stored and shown.
