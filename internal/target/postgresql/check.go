@@ -44,7 +44,8 @@ func (t *pg) Window(s target.Strategy) string {
 // check collects the findings about a pair of accounts, in the database of the application.
 type check struct {
 	*attempt
-	findings []target.Finding
+	emergency bool
+	findings  []target.Finding
 }
 
 // CheckAccount reads the account and its partner, and what rotations of them would meet.
@@ -55,7 +56,7 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 		return nil, err
 	}
 	defer a.close()
-	k := &check{attempt: a}
+	k := &check{attempt: a, emergency: r.Emergency}
 	if err := k.reading(ctx); err != nil {
 		return nil, err
 	}

@@ -221,10 +221,12 @@ func asFailed(a *attempt, err error) error {
 }
 
 // session reports what asks for session_user, which differs between the logins: in the database
-// that the application names, or, if it names none, in all that it may open.
+// that the application names, or, if it names none, in all that it may open. The owner of any
+// database can grant the account something there. So what is in a further database, or keeps it from
+// being read, stops no emergency rotation, and others until the operator names the database.
 func (k *check) session(ctx context.Context, account, clone role) error {
 	databases := []string{k.t.database()}
-	if k.t.login.Database == "" {
+	if k.t.login.Database == "" && !k.emergency {
 		more, err := k.usedDatabases(ctx, account.acts, account.name, clone.name)
 		if err != nil {
 			return err
@@ -246,14 +248,18 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 			further = nameIt
 		}
 		found, err := k.readsSession(ctx, database)
-		if isDenied(err) {
+		switch {
+		case isDenied(err):
 			k.sessionUnread(clone.name, "The administrator cannot open database "+database+
 				", so its policies and functions that read session_user are not known.",
 				fmt.Sprintf("Run GRANT CONNECT ON DATABASE %s TO %s.%s",
 					quoteIdentifier(database), quoteIdentifier(k.t.admin.Account), further))
 			continue
-		}
-		if err != nil {
+		case err != nil && further != "" && ctx.Err() == nil:
+			k.sessionUnread(clone.name, fmt.Sprintf("Database %s cannot be read, so what reads session_user there is not known: %v.", database, err),
+				strings.TrimSpace(further))
+			continue
+		case err != nil:
 			return err
 		}
 		for _, what := range found {

@@ -232,6 +232,7 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	}
 	targettest.Must(t, c.Exec(t.Context(), "elsewhere", "DROP TABLE owned"))
 	c.testByGroup(t, tt, ask)
+	c.testForeignDatabase(t, tt, ask)
 	ask.Partner = "no such role"
 	if got, _ := findings(t, tt, ask); got != "no-such-account impossible" {
 		t.Errorf("a partner that does not exist: %s", got)
@@ -273,6 +274,37 @@ func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRe
 			t.Errorf("rights by a group, %s: %s: %s; want %s, %s", tc.change, got, text, tc.want, tc.text)
 		}
 	}
+}
+
+// testForeignDatabase verifies that the owner of another database, who has granted the account
+// something there and keeps the database from being read, stops no emergency rotation, and others
+// until the operator names the database of the application.
+func (c *cluster) testForeignDatabase(t *testing.T, tt target.Target, ask target.CheckRequest) {
+	t.Helper()
+	owner := c.role(t, "landlord", "LOGIN")
+	c.exec(t, "CREATE DATABASE foreign OWNER landlord")
+	conn, err := c.connectTo(t.Context(), "foreign", owner)
+	targettest.Must(t, err)
+	_, err = conn.PgConn().Exec(t.Context(), `CREATE TABLE bait (n int); GRANT SELECT ON bait TO pair;
+		CREATE VIEW locked AS SELECT 1`).ReadAll()
+	targettest.Must(t, err)
+	if got, text := findings(t, tt, ask); got != "" {
+		t.Errorf("a grant in a foreign database: %s: %s", got, text)
+	}
+	_, err = conn.PgConn().Exec(t.Context(), "BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE").ReadAll()
+	targettest.Must(t, err)
+	got, text := findings(t, tt, ask)
+	if got != "database-unread needs-consent" ||
+		!strings.Contains(text, "Database foreign cannot be read, ") ||
+		!strings.Contains(text, "keyturn rotation configure --login-database") {
+		t.Errorf("a foreign database that cannot be read: %s: %s", got, text)
+	}
+	ask.Emergency = true
+	if got, text := findings(t, tt, ask); got != "" {
+		t.Errorf("a foreign database that cannot be read, in an emergency: %s: %s", got, text)
+	}
+	targettest.Must(t, conn.Close(t.Context()))
+	c.exec(t, "DROP DATABASE foreign WITH (FORCE)")
 }
 
 // testMayAlter verifies that a role is found whose password the administrator may not change, and
