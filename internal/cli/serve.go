@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/server"
@@ -29,12 +32,16 @@ func (c *serveCommand) Run(e *env) error {
 // serve runs the server until ctx ends. It prints on standard output how to go on after a first
 // run.
 func serve(e *env, config server.Config) error {
+	config.Version = command.Version
 	node, err := server.New(e.ctx, config)
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
 	done := make(chan error, 1)
 	go func() { done <- node.Run(ctx) }()
 	select {
@@ -43,12 +50,24 @@ func serve(e *env, config server.Config) error {
 		return err
 	}
 	announce(e, node, config)
-	err = <-done
+	err = waitReloading(node, done, reload)
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	config.Logger.Info("stopped")
 	return err
+}
+
+// waitReloading waits for the end of the server, which reads its certificate again at each signal.
+func waitReloading(node *server.Server, done <-chan error, reload <-chan os.Signal) error {
+	for {
+		select {
+		case <-reload:
+			node.Reload()
+		case err := <-done:
+			return err
+		}
+	}
 }
 
 func announce(e *env, node *server.Server, config server.Config) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"testing"
@@ -34,7 +35,10 @@ func TestEndpointIsNamedByTheCertificate(t *testing.T) {
 		{"::1", nil, nil, "[::1]:7443"},
 	} {
 		l := fixed{at: net.TCPAddr{IP: net.ParseIP(c.ip), Port: 7443}}
-		s := &Server{config: Config{TLSNames: c.names}, ownCert: c.own, tls: l, plain: l}
+		s := &Server{config: Config{TLSNames: c.names}, tls: l, plain: l}
+		if c.own != nil {
+			s.own = &ownCertificate{pair: &tls.Certificate{Leaf: c.own}}
+		}
 		if got := s.Endpoint(); got != c.want {
 			t.Errorf("listening on %s with names %v: %s, want %s", c.ip, c.names, got, c.want)
 		}

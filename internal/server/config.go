@@ -50,6 +50,8 @@ type Config struct {
 	Region string
 	// RootKey provides the root key; nil means the file root.key in DataDir.
 	RootKey root.Provider
+	// Version is the version of the program, for /metrics.
+	Version string
 	// TLSCertFile and TLSKeyFile are the operator's certificate; empty means one by the local CA.
 	TLSCertFile, TLSKeyFile string
 	// TLSNames are more host names and addresses for the certificate by the local CA, besides the

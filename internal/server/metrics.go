@@ -1,6 +1,7 @@
 package server
 
 import (
+	"runtime"
 	"sync"
 	"time"
 
@@ -106,9 +107,41 @@ func serverMetrics(s *Server) []prometheus.Collector {
 		gauge("keyturn_store_restored",
 			"1 when this process has found at its start that the store was restored from a copy.",
 			flag(func() bool { return s.restored != "" })),
+		gauge("keyturn_certificate_expiry_timestamp_seconds",
+			"Unix time at which the operator's certificate, or the local CA, expires; 0 without TLS.",
+			func() float64 { return unixOf(s.certificateExpiry()) }),
+		build(s.config.Version),
 		gauge("keyturn_changes_refused", "1 while the embedded store has no room for changes.",
 			flag(func() bool { return s.db.Refusing() != "" })),
 	}
+}
+
+// build returns a metric that says which program this is.
+func build(version string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "keyturn_build_info",
+		Help:        "1, with the version of the server and of Go.",
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
+	}, func() float64 { return 1 })
+}
+
+// unixOf returns a time as Unix time; 0 for the zero time.
+func unixOf(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
+}
+
+// certificateExpiry returns when clients can no longer trust the TLS listener; zero without one.
+func (s *Server) certificateExpiry() time.Time {
+	switch {
+	case s.own != nil:
+		return s.own.leaf().NotAfter
+	case s.ca != nil:
+		return s.ca.signer().NotAfter // its certificates are renewed in time
+	}
+	return time.Time{}
 }
 
 // trailMetrics returns the metrics of the audit trail.

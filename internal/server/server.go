@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -59,8 +58,8 @@ type Server struct {
 	firstAdmin bool
 	offline    bool // no listener and no loops: for Offline
 	caFile     string
-	ca         *authority        // nil without one
-	ownCert    *x509.Certificate // of the operator's own; nil with the local CA
+	ca         *authority      // nil without one
+	own        *ownCertificate // nil with the local CA
 	tls, plain net.Listener
 	pages      net.Listener // of the metrics
 	ready      chan struct{}
@@ -186,7 +185,7 @@ func (s *Server) listen() error {
 	if c.Listen == "" {
 		return nil
 	}
-	config, ca, err := tlsConfig(c)
+	config, own, ca, err := tlsConfig(c)
 	if err != nil {
 		return err
 	}
@@ -194,10 +193,7 @@ func (s *Server) listen() error {
 	if err != nil {
 		return err
 	}
-	s.tls, s.ca = tls.NewListener(s.conns.Listener(l), config), ca
-	if len(config.Certificates) > 0 {
-		s.ownCert = config.Certificates[0].Leaf
-	}
+	s.tls, s.own, s.ca = tls.NewListener(s.conns.Listener(l), config), own, ca
 	if ca != nil {
 		s.caFile = ca.file
 	}
@@ -285,13 +281,21 @@ func address(l net.Listener) string {
 	return l.Addr().String()
 }
 
+// Reload reads again what can change while the server runs: the operator's certificate.
+func (s *Server) Reload() {
+	if s.own != nil {
+		s.own.reload()
+	}
+	s.config.Logger.Info("reloaded: a new TLS certificate is used; other settings take effect at the next start")
+}
+
 // Endpoint is host:port of the TLS listener, as a client on this machine uses it; empty without a
 // listener. A listener on every address is called by the first name of the settings or of the
 // operator's own certificate, because a certificate has no name such as "::".
 func (s *Server) Endpoint() string {
 	names := s.config.TLSNames
-	if len(names) == 0 && s.ownCert != nil {
-		names = s.ownCert.DNSNames
+	if len(names) == 0 && s.own != nil {
+		names = s.own.leaf().DNSNames
 	}
 	for _, name := range names {
 		if !strings.HasPrefix(name, "*.") {

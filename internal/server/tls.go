@@ -194,6 +194,13 @@ func (a *authority) logUncovered() {
 	}
 }
 
+// signer returns the certificate of the CA that signs.
+func (a *authority) signer() *x509.Certificate {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cert
+}
+
 // certificate returns the server's certificate, and makes a new one in time.
 func (a *authority) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	a.mu.Lock()
@@ -268,23 +275,22 @@ var suites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// tlsConfig is the configuration of the TLS listener, and the local CA that clients need to trust;
-// nil when the certificate is one of the operator's own.
-func tlsConfig(c Config) (config *tls.Config, ca *authority, err error) {
+// tlsConfig is the configuration of the TLS listener, with the operator's own certificate or the
+// local CA that clients need to trust; the other one is nil.
+func tlsConfig(c Config) (config *tls.Config, own *ownCertificate, ca *authority, err error) {
 	config = &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, NextProtos: []string{"h2", "http/1.1"}}
 	if c.TLSCertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
-		if err != nil {
-			return nil, nil, fmt.Errorf("TLS certificate: %w", err)
+		if own, err = openCertificate(c); err != nil {
+			return nil, nil, nil, err
 		}
-		config.Certificates = []tls.Certificate{pair}
-		return config, nil, nil
+		config.GetCertificate = own.current
+		return config, own, nil, nil
 	}
 	names, wanted := certificateNames(c.Listen, c.TLSNames)
 	a, err := openAuthority(filepath.Join(c.DataDir, tlsDir), names, wanted, c.Now, c.Logger)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	config.GetCertificate = a.certificate
-	return config, a, nil
+	return config, nil, a, nil
 }

@@ -3,6 +3,22 @@ package main
 // postgresqlMutations break the rules of PostgreSQL.
 var postgresqlMutations = []mutation{
 	{
+		name: "the owner of another database stops an emergency rotation",
+		file: "internal/target/postgresql/check_pair.go",
+		old:  "k.t.login.Database == \"\" && !k.emergency",
+		new:  "k.t.login.Database == \"\"",
+		pkg:  "internal/target/postgresql",
+		test: "TestPostgreSQL",
+	},
+	{
+		name: "another database that cannot be read makes a check unknown",
+		file: "internal/target/postgresql/check_pair.go",
+		old:  "case err != nil && further != \"\" && ctx.Err() == nil:",
+		new:  "case false:",
+		pkg:  "internal/target/postgresql",
+		test: "TestPostgreSQL",
+	},
+	{
 		name: "what reads session_user is looked for in one database",
 		file: "internal/target/postgresql/check_pair.go",
 		old:  "append(databases, slices.DeleteFunc(more,",

@@ -256,8 +256,8 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 					quoteIdentifier(database), quoteIdentifier(k.t.admin.Account), further))
 			continue
 		case err != nil && further != "" && ctx.Err() == nil:
-			k.sessionUnread(clone.name, fmt.Sprintf("Database %s cannot be read, so what reads session_user there is not known: %v.", database, err),
-				strings.TrimSpace(further))
+			why := fmt.Sprintf("Database %s cannot be read, so what reads session_user there is not known: %v.", database, err)
+			k.sessionUnread(clone.name, why, strings.TrimSpace(further))
 			continue
 		case err != nil:
 			return err

@@ -282,8 +282,8 @@ func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRe
 func (c *cluster) testForeignDatabase(t *testing.T, tt target.Target, ask target.CheckRequest) {
 	t.Helper()
 	owner := c.role(t, "landlord", "LOGIN")
-	c.exec(t, "CREATE DATABASE foreign OWNER landlord")
-	conn, err := c.connectTo(t.Context(), "foreign", owner)
+	c.exec(t, "CREATE DATABASE landlords OWNER landlord")
+	conn, err := c.connectTo(t.Context(), "landlords", owner)
 	targettest.Must(t, err)
 	_, err = conn.PgConn().Exec(t.Context(), `CREATE TABLE bait (n int); GRANT SELECT ON bait TO pair;
 		CREATE VIEW locked AS SELECT 1`).ReadAll()
@@ -295,7 +295,7 @@ func (c *cluster) testForeignDatabase(t *testing.T, tt target.Target, ask target
 	targettest.Must(t, err)
 	got, text := findings(t, tt, ask)
 	if got != "database-unread needs-consent" ||
-		!strings.Contains(text, "Database foreign cannot be read, ") ||
+		!strings.Contains(text, "Database landlords cannot be read, ") ||
 		!strings.Contains(text, "keyturn rotation configure --login-database") {
 		t.Errorf("a foreign database that cannot be read: %s: %s", got, text)
 	}
@@ -304,7 +304,7 @@ func (c *cluster) testForeignDatabase(t *testing.T, tt target.Target, ask target
 		t.Errorf("a foreign database that cannot be read, in an emergency: %s: %s", got, text)
 	}
 	targettest.Must(t, conn.Close(t.Context()))
-	c.exec(t, "DROP DATABASE foreign WITH (FORCE)")
+	c.exec(t, "DROP DATABASE landlords WITH (FORCE)")
 }
 
 // testMayAlter verifies that a role is found whose password the administrator may not change, and
