@@ -296,7 +296,7 @@ func (c *cluster) testForeignDatabase(t *testing.T, tt target.Target, ask target
 	got, text := findings(t, tt, ask)
 	if got != "database-unread needs-consent" ||
 		!strings.Contains(text, "Database landlords cannot be read, ") ||
-		!strings.Contains(text, "keyturn rotation configure --login-database") {
+		!strings.Contains(text, "keyturn rotation configure NAME --login-database") {
 		t.Errorf("a foreign database that cannot be read: %s: %s", got, text)
 	}
 	ask.Emergency = true
