@@ -232,7 +232,7 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	}
 	targettest.Must(t, c.Exec(t.Context(), "elsewhere", "DROP TABLE owned"))
 	c.testByGroup(t, tt, ask)
-	c.testForeignDatabase(t, tt, ask)
+	testForeignDatabase(t, c, tt, ask)
 	ask.Partner = "no such role"
 	if got, _ := findings(t, tt, ask); got != "no-such-account impossible" {
 		t.Errorf("a partner that does not exist: %s", got)
@@ -279,7 +279,7 @@ func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRe
 // testForeignDatabase verifies that the owner of another database, who has granted the account
 // something there and keeps the database from being read, stops no emergency rotation, and others
 // until the operator names the database of the application.
-func (c *cluster) testForeignDatabase(t *testing.T, tt target.Target, ask target.CheckRequest) {
+func testForeignDatabase(t *testing.T, c *cluster, tt target.Target, ask target.CheckRequest) {
 	t.Helper()
 	owner := c.role(t, "landlord", "LOGIN")
 	c.exec(t, "CREATE DATABASE landlords OWNER landlord")
