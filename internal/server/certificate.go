@@ -65,7 +65,7 @@ func (o *ownCertificate) current(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	return o.pair, nil
 }
 
-// leaf returns the certificate itself, without those of its issuers.
+// leaf returns the certificate itself, without the certificates of its issuers.
 func (o *ownCertificate) leaf() *x509.Certificate {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/keyturn/keyturn/test/servers"
 )
 
-// TestCertificateIsReadAgain renews the operator's certificate while the server runs, as a client of
-// an ACME CA does. Files that cannot be used leave the one before in use.
+// TestCertificateIsReadAgain renews the operator's certificate while the server runs, as a client
+// of an ACME CA does. Files that cannot be used leave the one before in use.
 func TestCertificateIsReadAgain(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -67,7 +67,8 @@ func TestCertificateIsReadAgain(t *testing.T) {
 	}
 }
 
-// replace puts a copy of a file in the place of another one, as programs that renew certificates do.
+// replace puts a copy of a file in the place of another one, as programs that renew certificates
+// do.
 func replace(t *testing.T, from, to string) {
 	t.Helper()
 	data, err := os.ReadFile(from)

@@ -222,8 +222,8 @@ func asFailed(a *attempt, err error) error {
 
 // session reports what asks for session_user, which differs between the logins: in the database
 // that the application names, or, if it names none, in all that it may open. The owner of any
-// database can grant the account something there. So what is in a further database, or keeps it from
-// being read, stops no emergency rotation, and others until the operator names the database.
+// database can grant the account something there. So what is in a further database, or keeps it
+// from being read, stops no emergency rotation, and others until the operator names the database.
 func (k *check) session(ctx context.Context, account, clone role) error {
 	databases := []string{k.t.database()}
 	if k.t.login.Database == "" && !k.emergency {
