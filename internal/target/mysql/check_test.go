@@ -98,7 +98,7 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	f.exec(t, "CREATE USER "+quote(one.Account)+"@'127.0.0.2' IDENTIFIED BY 'of-another-application'")
 	shared := target.CheckRequest{Current: one, Partner: further.Account}
 	if later := findings(t, tt, shared)["different-hosts needs-consent double"]; !strings.Contains(later.Text,
-		"also replaces the password of 'check-shared'@'127.0.0.2'") {
+		"'check-shared'@'127.0.0.2' has another password now") {
 		t.Errorf("a host of another application: %+v", later)
 	}
 	reports(t, open(t, `"account_host":"%"`), shared, "accounts-left note")
