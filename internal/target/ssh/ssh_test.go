@@ -767,7 +767,8 @@ func TestCheck(t *testing.T) {
 		`{"address":"h","host_keys":["x"],"key_options":"ssh-ed25519 AAAA"}`: {"key_options"},
 		`{"address":"h","host_keys":["x"],"authorized_keys":[]}`:             {"authorized_keys must be"},
 		`{"address":"h","host_keys":["x"],"key_options":"cert-authority"}`:   {"key_options"},
-		`{"address":"h","host_keys":"x"}`:                                    {"host_keys is of type string"},
+		`{"address":"h","host_keys":1}`:                                      {"host_keys is of type number"},
+		`{"address":"h","host_keys":"x"}`:                                    {"host_keys: number 1"},
 	} {
 		err := ssh.Kind().Check([]byte(config))
 		for _, w := range want {
