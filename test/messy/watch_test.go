@@ -15,7 +15,7 @@ const (
 	// stuck is how long a rotation may say why it does not go on before an operator comes.
 	stuck = 5 * time.Second
 	// slack is what a busy machine adds to a bound.
-	slack   = 3 * time.Second
+	slack   = 8 * time.Second
 	glimpse = 20 * time.Millisecond
 )
 
