@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	"github.com/keyturn/keyturn/internal/egress"
 )
@@ -20,23 +21,28 @@ func Bounded(dial egress.DialFunc, limit int64) egress.DialFunc {
 		if err != nil {
 			return nil, err
 		}
-		return &boundedConn{Conn: conn, address: address, limit: limit, left: limit}, nil
+		c := &boundedConn{Conn: conn, address: address, limit: limit}
+		c.left.Store(limit)
+		return c, nil
 	}
 }
 
-// boundedConn is read by one goroutine at a time, as drivers do.
+// boundedConn may be read by several goroutines: after a timeout, a driver may do that. Then it
+// receives at most what they ask for at once more than its limit.
 type boundedConn struct {
 	net.Conn
-	address     string
-	limit, left int64
+	address string
+	limit   int64
+	left    atomic.Int64
 }
 
 func (c *boundedConn) Read(p []byte) (int, error) {
-	if c.left <= 0 {
+	left := c.left.Load()
+	if left <= 0 {
 		_ = c.Close()
 		return 0, fmt.Errorf("%s has sent %d bytes, more than a target may send in one connection", c.address, c.limit)
 	}
-	n, err := c.Conn.Read(p[:min(int64(len(p)), c.left)])
-	c.left -= int64(n)
+	n, err := c.Conn.Read(p[:min(int64(len(p)), left)])
+	c.left.Add(-int64(n))
 	return n, err
 }
