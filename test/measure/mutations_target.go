@@ -5,7 +5,7 @@ var targetMutations = []mutation{
 	{
 		name: "a target sends without end",
 		file: "internal/target/received.go",
-		old:  "c.left -= int64(n)",
+		old:  "c.left.Add(-int64(n))",
 		new:  "_ = n",
 		pkg:  "internal/target",
 		test: "TestBoundedConnectionEnds",
