@@ -44,8 +44,8 @@ func (r Record) WithPause(order *Pause) Record {
 // pauseScope is everything that depends on the scope of a pause alone.
 type pauseScope struct {
 	scope string
-	// what names what does not begin, and resume is the command that ends the pause. The name of the
-	// secret or target takes the place of NAME.
+	// what says which rotations are paused, and resume is the command that ends the pause. NAME stands
+	// for the name of the secret or target.
 	what, resume string
 }
 

@@ -236,8 +236,8 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 	if n := len(databases); n > maxDatabases {
 		databases = databases[:maxDatabases]
 		k.sessionUnread(clone.name,
-			fmt.Sprintf("The account and its groups use %d databases; the check reads %d. What reads session_user in the "+
-				"others is not known.", n, maxDatabases),
+			fmt.Sprintf("The account and its groups have rights in %d databases, of which the check reads %d. In the others, "+
+				"Keyturn cannot see what uses session_user.", n, maxDatabases),
 			"Set the database that the application opens (keyturn rotation configure NAME --login-database DATABASE).")
 	}
 	var where []string
