@@ -3,11 +3,11 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
@@ -125,9 +125,9 @@ func unprobed(s secret.Secret, ok bool) string {
 func unprobedNow(r rotation.Record) string {
 	switch {
 	case r.State == rotation.Quarantined:
-		return fmt.Sprintf("The rotation is quarantined: keyturn rotation repair %s --probe asks the target.", r.Secret)
+		return fault.Message("The rotation is quarantined: keyturn rotation repair %s --probe asks the target.", r.Secret)
 	case !r.Probeable():
-		return fmt.Sprintf("The credential is being changed: the rotation is in state %s. keyturn rotation status %s "+
+		return fault.Message("The credential is being changed: the rotation is in state %s. keyturn rotation status %s "+
 			"shows its progress.", r.State, r.Secret)
 	}
 	return ""

@@ -27,8 +27,8 @@ func Bounded(dial egress.DialFunc, limit int64) egress.DialFunc {
 	}
 }
 
-// boundedConn may be read by several goroutines: after a timeout, a driver may do that. Then it
-// receives at most what they ask for at once more than its limit.
+// boundedConn may be read by several goroutines, as pgx does after a timeout. Each of them can
+// exceed the limit by one read.
 type boundedConn struct {
 	net.Conn
 	address string

@@ -4,8 +4,30 @@ import (
 	"context"
 	"io"
 	"net"
+	"sync"
 	"testing"
 )
+
+// TestTwoReadersOfABoundedConnection reads from two goroutines at once, as pgx does after a
+// timeout. The race detector must find nothing.
+func TestTwoReadersOfABoundedConnection(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	dial := Bounded(func(context.Context, string, string) (net.Conn, error) { return near, nil }, 1<<20)
+	conn, err := dial(t.Context(), "tcp", "db:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() { _, _ = io.Copy(io.Discard, conn) })
+	}
+	if _, err := far.Write(make([]byte, 64<<10)); err != nil {
+		t.Error(err)
+	}
+	_ = far.Close()
+	readers.Wait()
+}
 
 // TestBoundedConnectionEnds verifies that a target that sends without end is cut off after a number
 // of bytes.
