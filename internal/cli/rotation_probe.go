@@ -62,28 +62,19 @@ type prober struct {
 
 // follow waits until the targets were asked, and prints what came of it.
 func (p *prober) follow(timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(p.ctx, timeout)
-	defer cancel()
-	for wait := firstPoll; ; wait = min(2*wait, lastPoll) {
-		list, err := p.rotations(ctx)
-		var service *kms.Error
-		switch {
-		case errors.As(err, &service) && service.HTTPStatus < 500:
-			return err
-		case err == nil && !pending(list):
-			return p.print(list)
+	var list []kms.ListedRotation
+	late, err := poll(p.ctx, timeout, func(ctx context.Context) (over bool, err error) {
+		now, err := p.rotations(ctx)
+		if err != nil {
+			return false, err
 		}
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			if list == nil {
-				return cmp.Or(err, ctx.Err())
-			}
-			return p.print(list)
-		}
+		list = now
+		return !pending(list), nil
+	})
+	if list == nil || !late && err != nil {
+		return err
 	}
+	return p.print(list)
 }
 
 // rotations returns the rotations that the probe is about.

@@ -277,30 +277,45 @@ type wait struct {
 // longWait is how long a wait lasts before it is printed.
 const longWait = 2 * time.Second
 
-// follow waits for at most that long. A server that does not answer for a while is asked again; a
-// refusal ends it.
-func (f *follower) follow(timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(f.ctx, timeout)
+// poll calls ask until that is over, for at most that long. The waits between grow, and are no
+// shorter than an answer takes. A server that does not answer for a while is asked again; a refusal
+// ends it. late says that the time has passed, and err is the last error of ask.
+func poll(
+	ctx context.Context, timeout time.Duration, ask func(context.Context) (over bool, err error),
+) (late bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for wait := firstPoll; ; wait = min(2*wait, lastPoll) {
-		r, err := f.client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: f.secret})
+		began := time.Now()
+		over, err := ask(ctx)
 		var service *kms.Error
-		switch {
-		case errors.As(err, &service) && service.HTTPStatus < 500:
-			return err
-		case err == nil:
-			if over, err := f.look(ctx, r); over || err != nil {
-				return err
-			}
+		if over || errors.As(err, &service) && service.HTTPStatus < 500 {
+			return false, err
 		}
-		t := time.NewTimer(wait)
+		t := time.NewTimer(max(wait, time.Since(began)))
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return f.late(timeout, err)
+			return true, err
 		}
 	}
+}
+
+// follow waits for at most that long.
+func (f *follower) follow(timeout time.Duration) error {
+	late, err := poll(f.ctx, timeout, func(ctx context.Context) (over bool, err error) {
+		r, err := f.client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: f.secret})
+		if err != nil {
+			return false, err
+		}
+		over, err = f.look(ctx, r)
+		return over || err != nil, err
+	})
+	if late {
+		return f.late(timeout, err)
+	}
+	return err
 }
 
 // look prints what is new, and ends the waiting when there is a verdict.
