@@ -29,7 +29,7 @@ func TestHangup(t *testing.T) {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	support.Until(t, "the server to reload", func() bool { return strings.Contains(log.String(), "reloaded: ") })
+	support.Until(t, "the server to reload", func() bool { return strings.Contains(log.String(), "nothing to reload") })
 	select {
 	case code := <-ended:
 		t.Fatalf("SIGHUP has ended the server with %d", code)

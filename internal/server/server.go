@@ -283,10 +283,12 @@ func address(l net.Listener) string {
 
 // Reload reads again what can change while the server runs: the operator's certificate.
 func (s *Server) Reload() {
-	if s.own != nil {
-		s.own.reload()
+	if s.own == nil {
+		s.config.Logger.Info("there is nothing to reload: settings take effect at the next start")
+		return
 	}
-	s.config.Logger.Info("reloaded: a new TLS certificate is used; other settings take effect at the next start")
+	s.own.reload()
+	s.config.Logger.Info("looked for a new TLS certificate; other settings take effect at the next start")
 }
 
 // Endpoint is host:port of the TLS listener, as a client on this machine uses it; empty without a
