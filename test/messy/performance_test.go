@@ -93,18 +93,19 @@ func (f *performance) worked(when, value string) outcome {
 	return out
 }
 
-// same compares what the application can do with what it could do before.
-func (f *performance) same(when, value string) {
+// same compares what the application can do with what it could do before. It reports whether there
+// is no difference.
+func (f *performance) same(when, value string) bool {
 	f.t.Helper()
 	out := f.worked(when, value)
 	if out[login] != loggedIn && f.misled {
 		// The pooler does not ask the server, although the operator agreed that it does.
 		f.count("misled_out_of_work", 1)
-		return
+		return false
 	}
 	if out[login] != loggedIn {
 		f.fails(f.t, "put_out_of_work", "%s: %s", when, out[login])
-		return
+		return false
 	}
 	names := maps.Clone(f.before)
 	maps.Copy(names, out)
@@ -118,7 +119,9 @@ func (f *performance) same(when, value string) {
 	}
 	if n := len(different); n > 0 {
 		f.fails(f.t, "rights_changed", "%s: %d pieces of work: %s", when, n, strings.Join(different[:min(n, 4)], "; "))
+		return false
 	}
+	return true
 }
 
 // mayDiffer reports whether the documents, or a consent, let a rotation change a piece of work.
@@ -178,8 +181,7 @@ func (f *performance) act(what string, begin func() error, until ...string) bool
 		f.fails(f.t, "without_end", "%s: quarantined: %s; steps %s", what, r.Reason, tail(r))
 		return false
 	}
-	f.same("after "+what, f.current())
-	return !f.t.Failed()
+	return f.same("after "+what, f.current()) && !f.t.Failed()
 }
 
 // These acts end what a value that was read before is good for.

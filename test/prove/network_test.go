@@ -13,9 +13,13 @@ import (
 // milliseconds. It is more than a call takes on a busy machine.
 const silentFor = 4000
 
+// silentCalls is how many calls may go unanswered before the network is healed.
+const silentCalls = 4
+
 // network harms the connections between engine and target at positions of the bytes of a
 // rotation, from its first to its last, and heals them. The rotation ends as it would have
-// without.
+// without, because reads may be blocked for longer than the network is silent. A rotation that
+// blocks reads for as long as they may be is taken back.
 func (f fixture) network(t *testing.T) {
 	for _, name := range []string{
 		"network_runs",
@@ -27,7 +31,8 @@ func (f fixture) network(t *testing.T) {
 		figures.Count(name, 0)
 	}
 	wire := newCable(t, f.addr)
-	c, secret := f.begin(t, newPlace(t), order{Effect: max(silentFor, f.slow)}, wire.addr(), "0s")
+	call := max(silentFor, f.slow)
+	c, secret := f.begin(t, newPlace(t), order{Effect: call, Hold: silentCalls * call}, wire.addr(), "0s")
 	n := 2
 	turn := func(h harm) {
 		hit := wire.set(h)
