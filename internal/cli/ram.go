@@ -23,6 +23,11 @@ func (e *env) done(response any, format string, args ...any) error {
 	if e.json() {
 		return printResponse(e.stdout, response)
 	}
+	return e.report(format, args...)
+}
+
+// report prints a line whose commands are about what they name, see [fault.Commands].
+func (e *env) report(format string, args ...any) error {
 	_, err := fmt.Fprintln(e.stdout, fault.Message(format, args...))
 	return err
 }

@@ -111,7 +111,8 @@ func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
 		scope = kms.PausedTarget
 	}
 	what, _, _ := rotation.PauseText(scope, in.SecretName, in.TargetName)
-	call, text := client.ResumeRotation, "The pause of "+what+" has ended."
+	call, text := client.ResumeRotation, "The pause of "+what+" has ended. A rotation that is due begins within a "+
+		"minute, unless another pause holds: keyturn rotation list shows all."
 	if paused {
 		call, text = client.PauseRotation, strings.ToUpper(what[:1])+what[1:]+" are paused; what is under way is finished."
 	}

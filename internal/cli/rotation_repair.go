@@ -3,10 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/google/uuid"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -14,7 +16,7 @@ type rotationRepair struct {
 	Name  string `arg:"" help:"Name or ARN of the secret."`
 	Probe bool   `help:"Ask the target again which credential it accepts, or try again now what has failed."`
 	Apply bool   `help:"Give the target the stored credential again."`
-	Adopt string `help:"File with a value that the target accepts, to be adopted; - for stdin." placeholder:"FILE"`
+	Adopt string `help:"File with a value of the secret's form that the target accepts; - for stdin." placeholder:"FILE"`
 	ID    string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`
 	Yes   bool   `help:"Do not ask." short:"y"`
 	following
@@ -132,7 +134,7 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 	if !slices.Contains(r.RepairActions, "apply") {
 		apply = ""
 	}
-	_, err = fmt.Fprintf(e.stdout, `The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
+	text := fmt.Sprintf(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
 
   %[3]s
 
@@ -142,8 +144,10 @@ What can be done:
       asks the target again which credential it accepts, and goes on from there. It changes nothing at the
       target: use it after the credential was corrected there.
 %[4]s  keyturn rotation repair %[1]s --adopt FILE
-      stores the value in FILE as a new version and makes it current, once a login at the target has shown
-      that it works. It changes nothing at the target: use it to keep what was set by hand.
+      stores the value in FILE, which has the form of the current one, as a new version and makes it current,
+      once a login at the target has shown that it works. It changes nothing at the target: use it to keep
+      what was set by hand.
 `, r.SecretName, r.TargetName, r.Reason, apply)
+	_, err = io.WriteString(e.stdout, fault.Commands(text, r.SecretName))
 	return errors.Join(err, printSteps(e.stdout, r.Steps))
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -67,7 +68,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("state", r.State)
 	add("waits for", r.WaitsFor)
 	if len(r.RepairActions) > 0 {
-		add("repair", "keyturn rotation repair "+r.SecretName)
+		add("repair", fault.Message("keyturn rotation repair %s", r.SecretName))
 	}
 	add("reason", r.Reason)
 	add("advice", r.Advice)
@@ -77,7 +78,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if r.ConfiguredStrategy == "" {
 		add("strategy", r.Strategy)
 	}
-	add("new version", r.CandidateVersionID)
+	add("version", r.CandidateVersionID)
 	add("replaces", r.BaseVersionID)
 	if r.Attempt > 0 {
 		add("attempts", fmt.Sprintf("%d, with candidate %d", r.Attempt, max(r.Candidates, 1)))
@@ -189,7 +190,7 @@ func failedEnd(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 		return true, false, fmt.Sprintf("The rotation of %s was given up; the credential in use is untouched. %s",
 			r.SecretName, r.Reason)
 	case kms.OutcomeNeedsOperator:
-		return true, false, fmt.Sprintf("The rotation of %s needs an operator: keyturn rotation repair %s explains. %s",
+		return true, false, fault.Message("The rotation of %s needs an operator: keyturn rotation repair %s explains. %s",
 			r.SecretName, r.SecretName, r.Reason)
 	}
 	return false, false, ""
@@ -377,8 +378,8 @@ func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
 		}
 	}
 	if f.last != nil {
-		return true, fmt.Errorf("another rotation of %s has begun since; keyturn rotation status %s shows it", f.secret,
-			f.secret)
+		return true, errors.New(fault.Message("another rotation of %s has begun since; keyturn rotation status %s shows it",
+			f.secret, f.secret))
 	}
 	return false, nil
 }
@@ -429,12 +430,13 @@ func (f *follower) late(timeout time.Duration, err error) error {
 	case f.last == nil && err != nil:
 		return fmt.Errorf("the server has not answered within %s: %w", timeout, err)
 	case f.last == nil:
-		return fmt.Errorf("after %s it waits for the end of another rotation of %s; it continues automatically, "+
-			"keyturn rotation status %s shows how", timeout, f.secret, f.secret)
+		return errors.New(fault.Message("after %s it waits for the end of another rotation of %s; it continues "+
+			"automatically, keyturn rotation status %s shows how", timeout, f.secret, f.secret))
 	}
 	text := fmt.Sprintf("after %s it waits for %s", timeout, f.last.WaitsFor)
 	if f.last.Reason != "" {
 		text += " (" + f.last.Reason + ")"
 	}
-	return fmt.Errorf("%s; it continues automatically, keyturn rotation status %s shows how", text, f.secret)
+	return errors.New(fault.Message("%s; it continues automatically, keyturn rotation status %s shows how", text,
+		f.secret))
 }

@@ -320,7 +320,7 @@ func (c *secretDelete) Run(e *env) error {
 	case c.Now:
 		fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
 	default:
-		fmt.Fprintf(e.stdout, "%s will be deleted at %s; keyturn secret restore %s cancels it.\n", out.SecretName,
+		return e.report("%s will be deleted at %s; keyturn secret restore %s cancels it.", out.SecretName,
 			when(out.PlannedDeleteTime), out.SecretName)
 	}
 	return nil

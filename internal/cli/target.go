@@ -277,15 +277,15 @@ func (c *targetTest) hint(e *env, client *kms.Client) {
 	}
 	switch err := json.Unmarshal([]byte(t.Config), &config); {
 	case err != nil, config.TLS.Off, t.Kind == "ssh":
-		fmt.Fprintf(e.stdout, "  Check address and port: keyturn target show %s\n", c.Name)
+		e.report("  Check address and port: keyturn target show %s", c.Name)
 	case config.TLS.CA != "":
-		fmt.Fprintf(e.stdout, "  Check address and port, and the certificate of the target: it must be by the authority in "+
+		e.report("  Check address and port, and the certificate of the target: it must be by the authority in "+
 			"tls.ca and have the host of the address as a name. If it has another name: "+
-			"keyturn target update %s --set tls.server_name=NAME\n", c.Name)
+			"keyturn target update %s --set tls.server_name=NAME", c.Name)
 	default:
-		fmt.Fprintf(e.stdout, "  Targets are reached over TLS by default. For a system that has its own authority: "+
+		e.report("  Targets are reached over TLS by default. For a system that has its own authority: "+
 			"keyturn target update %[1]s --tls-ca FILE; for one without TLS, on a trusted network: "+
-			"keyturn target update %[1]s --tls-off\n", c.Name)
+			"keyturn target update %[1]s --tls-off", c.Name)
 	}
 }
 

@@ -11,7 +11,7 @@ func Commands(text string, names ...string) string {
 	for _, name := range names {
 		if strings.HasPrefix(name, "-") {
 			command := regexp.MustCompile(`(keyturn [a-z-]+ [a-z-]+) ` + regexp.QuoteMeta(name) +
-				`((?: --[a-z-]+(?:[ =][A-Z]+)?)*)([^A-Za-z0-9_/+=@-]|$)`)
+				`((?: --[a-z-]+(?:[ =](?:[a-z_.]+=)?[A-Z]+)?)*)([^A-Za-z0-9_/+=@-]|$)`)
 			text = command.ReplaceAllString(text, "$1$2 -- "+strings.ReplaceAll(name, "$", "$$")+"$3")
 		}
 	}

@@ -35,6 +35,9 @@ func TestCommands(t *testing.T) {
 		{"keyturn rotation configure %s --target TARGET attaches", "--all",
 			"keyturn rotation configure --target TARGET -- --all attaches"},
 		{"keyturn target remove %s --detach", "--de", "keyturn target remove --detach -- --de"},
+		{"keyturn target update %s --set tls.server_name=NAME", "-x",
+			"keyturn target update --set tls.server_name=NAME -- -x"},
+		{"keyturn secret delete %s --now detaches", "-x", "keyturn secret delete --now -- -x detaches"},
 		{"Secret %q", "--all", `Secret "--all"`},
 	} {
 		if got := fault.New(fault.InUse, tt.format, tt.name).Msg; got != tt.want {

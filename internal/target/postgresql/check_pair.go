@@ -163,7 +163,7 @@ func (k *check) alone(ctx context.Context, login role, acts string) error {
 	for _, b := range own {
 		fix := "Grant it to " + acts + ", and revoke it from " + login.name + "."
 		if b.owned && !b.defaults {
-			fix = fmt.Sprintf("Run %s in database %s.", reassign(login.name, acts), cmp.Or(b.database, k.t.config.Database))
+			fix = fmt.Sprintf("Run %s %s.", reassign(login.name, acts), inDatabase(cmp.Or(b.database, k.t.config.Database)))
 		}
 		k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, b), fix)
 	}
@@ -250,13 +250,14 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 		found, err := k.readsSession(ctx, database)
 		switch {
 		case isDenied(err):
-			k.sessionUnread(clone.name, "The administrator cannot open database "+database+
-				", so its policies and functions that read session_user are not known.",
+			k.sessionUnread(clone.name, fmt.Sprintf("The administrator cannot open %s, so its policies and "+
+				"functions that read session_user are not known.", databaseNamed(database)),
 				fmt.Sprintf("Run GRANT CONNECT ON DATABASE %s TO %s.%s",
 					quoteIdentifier(database), quoteIdentifier(k.t.admin.Account), further))
 			continue
 		case err != nil && further != "" && ctx.Err() == nil:
-			why := fmt.Sprintf("Database %s cannot be read, so what reads session_user there is not known: %v.", database, err)
+			why := fmt.Sprintf("What reads session_user in %s is not known, because it cannot be read: %v.",
+				databaseNamed(database), err)
 			k.sessionUnread(clone.name, why, strings.TrimSpace(further))
 			continue
 		case err != nil:
@@ -264,7 +265,7 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 		}
 		for _, what := range found {
 			if further != "" {
-				what += " of database " + database
+				what += " of " + databaseNamed(database)
 				advice = further
 			}
 			where = append(where, what)

@@ -223,7 +223,7 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	targettest.Must(t, c.Exec(t.Context(), "elsewhere", "CREATE TABLE owned (who text); ALTER TABLE owned OWNER TO pair; "+
 		"ALTER TABLE owned ALTER who SET DEFAULT session_user"))
 	if got, text := findings(t, tt, ask); got != "session-user needs-consent" ||
-		!strings.Contains(text, "a column of public.owned of database elsewhere") {
+		!strings.Contains(text, `a column of public.owned of database "elsewhere"`) {
 		t.Errorf("another database: %s: %s", got, text)
 	}
 	named := c.openAs(t, c.role(t, "names", "LOGIN SUPERUSER"), target.Login{Database: "postgres"})
@@ -260,11 +260,11 @@ func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRe
 		ALTER TABLE audit ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON audit USING (who = session_user);
 		GRANT SELECT ON audit TO pair_members`))
 	for _, tc := range []struct{ change, want, text string }{
-		{"", "session-user needs-consent", "policy own on public.audit of database grouped"},
+		{"", "session-user needs-consent", `policy own on public.audit of database "grouped"`},
 		{"", "session-user needs-consent", "name it: keyturn rotation configure NAME --login-database"},
 		{"REVOKE CONNECT ON DATABASE grouped FROM PUBLIC", "", ""},
-		{"GRANT CONNECT ON DATABASE grouped TO pair", "session-user needs-consent", "of database grouped"},
-		{"REVOKE pair_readers FROM pair", "session-user needs-consent", "of database grouped"},
+		{"GRANT CONNECT ON DATABASE grouped TO pair", "session-user needs-consent", `of database "grouped"`},
+		{"REVOKE pair_readers FROM pair", "session-user needs-consent", `of database "grouped"`},
 		{"REVOKE CONNECT ON DATABASE grouped FROM pair", "", ""},
 	} {
 		if tc.change != "" {
@@ -295,7 +295,7 @@ func testForeignDatabase(t *testing.T, c *cluster, tt target.Target, ask target.
 	targettest.Must(t, err)
 	got, text := findings(t, tt, ask)
 	if got != "database-unread needs-consent" ||
-		!strings.Contains(text, "Database landlords cannot be read, ") ||
+		!strings.Contains(text, `What reads session_user in database "landlords" is not known`) ||
 		!strings.Contains(text, "keyturn rotation configure NAME --login-database") {
 		t.Errorf("a foreign database that cannot be read: %s: %s", got, text)
 	}

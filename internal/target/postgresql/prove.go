@@ -43,7 +43,7 @@ func (t *pg) ProveAccounts(
 		return p, err
 	}
 	for _, database := range p.Databases {
-		what := what + " in database " + database
+		what := what + " " + inDatabase(database)
 		differ, err := t.compare(ctx, what, database, r, a, b)
 		if err == nil && len(differ) > 0 {
 			// An object may have been made between the two readings.
@@ -153,7 +153,7 @@ func (t *pg) views(
 ) (out map[string]view, err error) {
 	out = map[string]view{}
 	for _, database := range names {
-		if out[database], err = t.view(ctx, what+" in database "+database, database, c); err != nil {
+		if out[database], err = t.view(ctx, what+" "+inDatabase(database), database, c); err != nil {
 			return nil, err
 		}
 	}
@@ -213,7 +213,7 @@ func (t *pg) toCompare(
 		}
 		answer, answered := errors.AsType[*pgconn.PgError](err)
 		if !answered {
-			return nil, nil, t.loginFailed(what+" in database "+database+": log in as "+c.Account, err, c.Secret)
+			return nil, nil, t.loginFailed(what+" "+inDatabase(database)+": log in as "+c.Account, err, c.Secret)
 		}
 		left = append(left, fmt.Sprintf("not compared: database %q, to which %s cannot connect (%s)",
 			database, c.Account, answer.Code))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -193,6 +194,11 @@ type belonging struct {
 	n           int
 }
 
+// databaseNamed names a database in a text. Its name may hold anything, so it is quoted.
+func databaseNamed(name string) string { return "database " + strconv.Quote(name) }
+
+func inDatabase(name string) string { return "in " + databaseNamed(name) }
+
 func (b belonging) String() string {
 	what, where := "grants on", "shared by all databases"
 	switch {
@@ -202,7 +208,7 @@ func (b belonging) String() string {
 		what = "ownership of"
 	}
 	if b.database != "" {
-		where = "of database " + b.database
+		where = "of " + databaseNamed(b.database)
 	}
 	return fmt.Sprintf("%s %d objects %s", what, b.n, where)
 }

@@ -65,7 +65,7 @@ func (t *pg) ApplyPlan(ctx context.Context, p target.Plan) error {
 			v, then = v.called(renamed, current.Account), then.called(renamed, current.Account)
 		}
 		if differ := v.changes(then); len(differ) > 0 {
-			return target.Failed(target.Denied, "", what+" in database "+database+
+			return target.Failed(target.Denied, "", what+" "+inDatabase(database)+
 				": afterwards "+current.Account+" differs from before in "+listed(differ), current.Secret)
 		}
 	}
@@ -110,7 +110,7 @@ func (t *pg) carryOut(ctx context.Context, what string, p target.Plan) (renamed 
 func statementsOf(p target.Plan) (all []string) {
 	for _, step := range p.Steps {
 		for _, statement := range step.Statements {
-			all = append(all, statement+" in database "+step.Database)
+			all = append(all, statement+" "+inDatabase(step.Database))
 		}
 	}
 	return all
@@ -145,7 +145,7 @@ func (s *setup) runShared(ctx context.Context) error {
 // moveAll runs the statements in each database, in one transaction for each.
 func (t *pg) moveAll(ctx context.Context, s *setup) error {
 	for database, statements := range s.moves {
-		a, err := t.asAdminOf(ctx, s.what+": in database "+database, database)
+		a, err := t.asAdminOf(ctx, s.what+": "+inDatabase(database), database)
 		if err != nil {
 			return err
 		}
