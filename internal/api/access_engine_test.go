@@ -309,8 +309,8 @@ func TestRightAtATargetIsOnNamedAccounts(t *testing.T) {
 		{"alias-of-keyturn", "is the administrator"},
 		{
 			"super",
-			`is a superuser. Rotations may change it only when the account policy names it exactly: keyturn target update ` +
-				`idp --account "*" --account "super".`,
+			`is a superuser. Rotations may change it only when the account policy names it exactly. To add it, run ` +
+				`keyturn target update idp --account='*' --account=super.`,
 		},
 	} {
 		name := fmt.Sprintf("root/asked/%d", i)

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -246,8 +245,8 @@ func (e *Env) allows(tx *store.Tx, t store.Target, name string, accounts []strin
 		}
 		if !target.AllowsAccount(t.Accounts, account) {
 			return fault.New(fault.InUse,
-				"The account policy of target %q does not allow account %q. To add it: keyturn target update %s%s.",
-				t.Name, account, t.Name, policyWith(t, account))
+				"The account policy of target %q does not allow account %q. %s",
+				t.Name, account, addToPolicy(t, account))
 		}
 	}
 	return nil
@@ -274,24 +273,25 @@ func (e *Env) admit(
 			return administratorRefused(t, account)
 		case standing.Privileged != "" && !target.NamesAccount(t.Accounts, account):
 			return fault.New(fault.InUse, "Account %q of target %q is privileged: it %s. Rotations may change it only when "+
-				"the account policy names it exactly: keyturn target update %s%s.",
-				account, t.Name, standing.Privileged, t.Name, policyWith(t, account))
+				"the account policy names it exactly. %s",
+				account, t.Name, standing.Privileged, addToPolicy(t, account))
 		}
 	}
 	return nil
 }
 
-// policyWith returns the flags that keep the account policy of a target and add an account to it.
-// It does not name the patterns of a policy: the text is kept with the secret, whose readers may
-// not see the target.
-func policyWith(t store.Target, account string) string {
-	if len(t.Accounts) == 0 {
-		return fmt.Sprintf(` --account "*" --account %q`, account) // without a policy: every ordinary account
+// addToPolicy says how an account is added to the account policy of a target. It does not name the
+// patterns of a policy: the text is kept with the secret, whose readers may not see the target.
+func addToPolicy(t store.Target, account string) fault.Text {
+	if len(t.Accounts) == 0 { // every ordinary account
+		return fault.Text(fault.Message("To add it, run keyturn target update %s --account='*' --account=%s.",
+			t.Name, fault.ShellWord(account)))
 	}
-	return fmt.Sprintf(" --account %q, with each pattern that keyturn target show %s lists", account, t.Name)
+	return fault.Text(fault.Message("To add it, run keyturn target show %s, and then keyturn target update %s with "+
+		"--account for each pattern listed and for %q: --account replaces the policy.", t.Name, t.Name, account))
 }
 
-// administratorRefused names no secret, as [policyWith] names no pattern.
+// administratorRefused names no secret, as [addToPolicy] names no pattern.
 func administratorRefused(t store.Target, account string) error {
 	return fault.New(fault.InUse, "Account %q is the administrator of target %q, which only the secret with the "+
 		"administrator may rotate: keyturn target show %s names it.", account, t.Name, t.Name)

@@ -148,14 +148,14 @@ func (p *preparation) mayUndo() error {
 		return fault.New(fault.InUse, "A secret whose name you have no right to see (%s) rotates account %q of target %q.",
 			actionDescribeSecret, clone, p.target.Name)
 	}
-	release := "detach it: keyturn rotation detach " + name
+	release := "detach it: " + fault.Command("rotation detach", name)
 	if s.Managed() {
-		release = fmt.Sprintf("store its credential in another secret, which applications then read, and delete this one "+
+		release = fault.Message("store its credential in another secret, which applications then read, and delete this one "+
 			"without recovery (a secret that can be restored keeps its accounts): keyturn secret delete %s --now --yes", name)
 	}
 	return fault.New(fault.InUse, "Secret %q rotates account %q of target %q. When it serves %q (otherwise: keyturn "+
 		"rotation rotate %s --wait, then keyturn rotation end-grace %s), %s",
-		name, clone, p.target.Name, p.in.AccountName, name, name, release)
+		name, clone, p.target.Name, p.in.AccountName, name, name, fault.Text(release))
 }
 
 // undo removes the clone.
@@ -211,13 +211,13 @@ func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
 // refused returns the error of a call whose target has not done what it was asked. advice, if any,
 // ends the message.
 func (p *preparation) refused(err error, advice string) error {
-	return fault.Wrap(fault.InUse, err, "Target %q: %s%s", p.target.Name, p.said(err), advice)
+	return fault.Wrap(fault.InUse, err, "Target %q: %s%s", p.target.Name, fault.Text(p.said(err)), fault.Text(advice))
 }
 
 // said returns what a caller may learn of a target's error, and logs the rest for the operator.
 func (p *preparation) said(err error) string {
 	p.note(p.target, err)
-	return target.TextForCaller(err)
+	return fault.Named(target.TextForCaller(err), p.in.SecretName)
 }
 
 func (p *preparation) describe(plan target.Plan) {
@@ -348,7 +348,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 		return r
 	})
 	if p.out.Proven && paused {
-		p.out.Findings = append(p.out.Findings, fmt.Sprintf("the rotation of secret %s stays paused, because another call "+
+		p.out.Findings = append(p.out.Findings, fault.Message("the rotation of secret %s stays paused, because another call "+
 			"than this one has paused it; keyturn rotation resume %s resumes it", p.in.SecretName, p.in.SecretName))
 	}
 	return err
@@ -366,9 +366,10 @@ func (p *preparation) unfinished(ctx context.Context, why string) error {
 		Code:    codeNotPrepared,
 		Verdict: target.Impossible,
 		Account: p.in.CloneAccountName,
-		Text:    "The rotation is paused because prepare-accounts is not finished: " + why + ".",
-		Fix: fmt.Sprintf("keyturn target prepare-accounts %s --account %s --clone %s --secret %s --apply continues.",
-			p.target.Name, p.in.AccountName, p.in.CloneAccountName, p.in.SecretName),
+		Text: "The rotation is paused because prepare-accounts is not finished: " +
+			fault.Named(why, p.in.SecretName) + ".",
+		Fix: fault.Command("target prepare-accounts", p.target.Name, "--account="+p.in.AccountName,
+			"--clone="+p.in.CloneAccountName, "--secret="+p.in.SecretName, "--apply") + " continues.",
 	}}}.Bounded()
 	return p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
 		r.Check = &check

@@ -205,7 +205,7 @@ func TestCommandsInRefusals(t *testing.T) {
 		w.must(t, "CreateSecret", "SecretName", name, "SecretData", `{"username":"`+user+`","password":"p"}`,
 			"VersionId", "v1")
 	}
-	w.refused(t, kms.CodeUnsupportedOperation, "keyturn rotation configure --target TARGET -- --all attaches it",
+	w.refused(t, kms.CodeUnsupportedOperation, "keyturn rotation configure --target=TARGET -- --all attaches it",
 		"RotateSecret", "SecretName", "--all", "VersionId", "v2")
 	w.must(t, "ConfigureRotation", "SecretName", "--all", "TargetName", "-h")
 	w.refused(t, kms.CodeResourceExist, "keyturn rotation detach -- --all (a Generic secret) or keyturn secret delete "+
@@ -220,7 +220,38 @@ func TestCommandsInRefusals(t *testing.T) {
 	w.refused(t, kms.CodeResourceInUse, "keyturn rotation probe -- --all checks the credential", "RepairRotation",
 		"SecretName", "--all", "RepairAction", "apply")
 	w.inState(t, "--all", rotation.Quarantined)
-	if d := w.describe(t, "--all"); strings.Contains(strings.ReplaceAll(d.Advice, "-- --all", ""), "--all") {
-		t.Errorf("advice: %s", d.Advice)
+	if d := w.describe(t, "--all"); !strings.Contains(d.Advice, "keyturn rotation repair -- --all repairs it") ||
+		strings.Contains(strings.ReplaceAll(d.Advice, "-- --all", ""), "--all") {
+		t.Errorf("advice: %q", d.Advice)
+	}
+}
+
+// TestRefusalsKeepTheirCommands verifies that the refusal of a rotation which findings keep from
+// beginning ends with the commands that resolve it, however long the findings are, and that what a
+// target answers names the secret.
+func TestRefusalsKeepTheirCommands(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.env.TestTime = time.Millisecond
+	var long []target.Finding
+	for _, token := range []string{"one", "two", "three"} {
+		long = append(long, target.Finding{
+			Code:    token,
+			Verdict: target.NeedsConsent,
+			Text:    strings.Repeat("x", 600),
+			Fix:     strings.Repeat("y", 600),
+			Consent: token,
+		})
+	}
+	m.says(nil, long...)
+	w.refused(t, kms.CodeResourceInUse, "To agree: keyturn rotation configure db --consent=three. keyturn rotation "+
+		"check db shows all findings. keyturn rotation emergency db asks", "EmergencyRotation", "SecretName", "db",
+		"VersionId", "e1")
+
+	m.says(target.Denied.Errorf("another password; run keyturn rotation repair NAME"))
+	out := w.check(t, "db")
+	if text := fmt.Sprintf("%+v", out); strings.Contains(text, "NAME") ||
+		!strings.Contains(text, "keyturn rotation repair db") {
+		t.Errorf("a check shows %s", text)
 	}
 }

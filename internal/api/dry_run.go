@@ -46,6 +46,6 @@ func dryRun(err error) error {
 	case fault.Internal, fault.Unavailable, fault.Throttled:
 		return err
 	default:
-		return fault.New(fault.DryRunInvalid, "%s", protocol.CodeFor(err).Message)
+		return fault.New(fault.DryRunInvalid, "%s", fault.Text(protocol.CodeFor(err).Message))
 	}
 }

@@ -101,14 +101,14 @@ func (k *inspection) refusal() error {
 	for _, f := range k.check.Findings {
 		switch {
 		case f.Code == codeNotAllowed:
-			return fault.New(fault.InUse, "%s", f.Text)
+			return fault.New(fault.InUse, "%s", fault.Text(f.Text))
 		case f.Verdict == target.Impossible && f.Code != codeNotForSecret && f.Code != codeCheckDenied:
 			serious = append(serious, f)
 		}
 	}
 	if reason, ok := rotation.MayBegin(serious, k.method.strategy, nil); k.method.base != "" && !ok {
 		return fault.New(fault.InUse, "Target %q cannot rotate secret %q with the strategy %s: %s",
-			k.target.Name, k.secret.Name, k.method.strategy, reason)
+			k.target.Name, k.secret.Name, k.method.strategy, fault.Text(reason))
 	}
 	return nil
 }
@@ -121,8 +121,10 @@ const (
 	codeNotPrepared  = "accounts-not-prepared"
 )
 
-// add adds a finding, or its strategies to the same finding.
+// add adds a finding, or its strategies to the same finding, with the name of the secret in its
+// commands.
 func (k *inspection) add(f target.Finding) {
+	f = f.Named(k.secret.Name)
 	same := func(g target.Finding) bool { return g.Code == f.Code && g.Account == f.Account && g.Text == f.Text }
 	i := slices.IndexFunc(k.check.Findings, same)
 	if i < 0 {
@@ -212,11 +214,11 @@ func (k *inspection) failed(err error) {
 			Code:    codeCheckDenied,
 			Verdict: target.Impossible,
 			Text:    answer.Error() + ".",
-			Fix:     "Check the administrator of target " + k.target.Name + ": keyturn target test " + k.target.Name,
+			Fix:     "Check the administrator of target " + k.target.Name + ": " + fault.Command("target test", k.target.Name),
 		})
 		return
 	}
-	k.check.Unchecked = cmp.Or(k.check.Unchecked, answer.Error())
+	k.check.Unchecked = cmp.Or(k.check.Unchecked, fault.Named(answer.Error(), k.secret.Name))
 }
 
 // mayLogInWith returns why a record allows no login now; empty when it allows one.
@@ -307,8 +309,8 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 			Verdict: target.Note,
 			Account: c.Account,
 			Text:    "The target accepts the credential and refuses the session: " + answer.Error() + ".",
-			Fix: "If applications connect in another way: keyturn rotation configure " + k.secret.Name +
-				" --login-database DATABASE or --login-endpoint ADDRESS.",
+			Fix: fault.Message("If applications connect in another way: keyturn rotation configure %s with "+
+				"--login-database or --login-endpoint.", k.secret.Name),
 		})
 		return true
 	case target.Rejected:
@@ -319,15 +321,15 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 			Verdict: target.Impossible,
 			Account: c.Account,
 			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",
-			Fix: cmp.Or(k.allowing(k.target, err), "Change that at the target, or configure how the application connects: "+
-				"keyturn rotation configure "+k.secret.Name+" with --login-endpoint, --login-database or "+
-				"--login-certificate-secret."),
+			Fix: cmp.Or(k.allowing(k.target, err), fault.Message("Change that at the target, or configure how the "+
+				"application connects: keyturn rotation configure %s with --login-endpoint, --login-database or "+
+				"--login-certificate-secret.", k.secret.Name)),
 		})
 	default:
 		if _, withheld := target.ForCaller(err); withheld {
 			k.silence = err
 		}
-		k.check.Unchecked = cmp.Or(k.check.Unchecked, "the login gave no proof: "+answer.Error())
+		k.check.Unchecked = cmp.Or(k.check.Unchecked, "the login gave no proof: "+fault.Named(answer.Error(), k.secret.Name))
 	}
 	return false
 }
@@ -339,7 +341,7 @@ func (c *Call) allowing(t store.Target, err error) string {
 	if setting == "" {
 		return ""
 	}
-	return fmt.Sprintf("To allow it: keyturn target update %s --set '%s'", t.Name, setting)
+	return "To allow it: " + fault.Command("target update", t.Name, "--set", setting)
 }
 
 func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said string) target.Finding {
@@ -350,7 +352,8 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 		Text:    "The target does not accept the stored credential of " + c.Account + ": " + said + ".",
 	}
 	if v == target.Impossible {
-		f.Fix = "keyturn rotation repair " + k.secret.Name + " adopts a credential that works, once a probe has found this."
+		f.Fix = fault.Command("rotation repair", k.secret.Name) +
+			" adopts a credential that works, once a probe has found this."
 	}
 	return f
 }

@@ -46,7 +46,7 @@ func (e *Env) loginCertificate(
 	case !ok || s.Deleting():
 		return value, "", fault.New(fault.InUse,
 			"The secret %q with the client certificate of the application is not there; keyturn rotation "+
-				"configure %s --login-certificate-secret SECRET names another.", l.CertificateSecret, of.Name)
+				"configure %s --login-certificate-secret=SECRET names another.", l.CertificateSecret, of.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {

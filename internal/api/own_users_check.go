@@ -59,7 +59,7 @@ func (o *ownUsers) checkKey(tx *store.Tx, f *target.Findings, u users.User, c ta
 	switch {
 	case err != nil:
 		f.Impossible("key-missing", "The user no longer has the access key in use.",
-			"Create an access key, and adopt it: keyturn rotation repair NAME --adopt FILE.")
+			"Create an access key, and adopt it: keyturn rotation repair NAME --adopt=FILE.")
 		return nil
 	case key.Disabled:
 		f.NeedsConsent(codeKeyDisabled,
@@ -70,7 +70,7 @@ func (o *ownUsers) checkKey(tx *store.Tx, f *target.Findings, u users.User, c ta
 	seen, err := o.inspect(tx, []target.Credential{c})
 	if err == nil && seen[0] == target.Dead {
 		f.Impossible("key-missing", "The access key in use has another secret.",
-			"Adopt the right one: keyturn rotation repair NAME --adopt FILE.")
+			"Adopt the right one: keyturn rotation repair NAME --adopt=FILE.")
 	}
 	return err
 }
@@ -94,8 +94,12 @@ func (c *Call) checkOwn(s secret.Secret, r rotation.Record) (*kms.CheckRotationR
 		method: method{strategy: target.Overlap},
 		check:  rotation.Check{At: c.At},
 	}
-	if k.check.Findings, err = o.check(c.Snapshot, list[0], r.InFlight()); err != nil {
+	found, err := o.check(c.Snapshot, list[0], r.InFlight())
+	if err != nil {
 		return nil, err
+	}
+	for _, f := range found {
+		k.add(f)
 	}
 	return k.answer(), nil
 }

@@ -34,7 +34,7 @@ func TestCheckOfOwnUsers(t *testing.T) {
 		}, "overlap safe", ""},
 		{"switched off", func(t *testing.T, w *world, id string) {
 			w.must(t, "UpdateAccessKey", "UserName", "robot", "UserAccessKeyId", id, "Status", "Inactive")
-		}, "overlap safe-with-consent, key-disabled", "--consent key-disabled"},
+		}, "overlap safe-with-consent, key-disabled", "--consent=key-disabled"},
 		{"agreed", func(t *testing.T, w *world, id string) {
 			w.must(t, "UpdateAccessKey", "UserName", "robot", "UserAccessKeyId", id, "Status", "Inactive")
 			w.must(t, "ConfigureRotation", "SecretName", name, "Consent.1", "key-disabled")
@@ -60,6 +60,11 @@ func TestCheckOfOwnUsers(t *testing.T) {
 			out := w.check(t, name)
 			if got := verdicts(out); got != tt.want || out.Strategies[0].Window == "" {
 				t.Errorf("%s, want %s", got, tt.want)
+			}
+			for _, f := range out.Findings {
+				if strings.Contains(f.Text+f.Fix, "NAME") {
+					t.Errorf("%s does not name the secret: %s %s", f.Code, f.Text, f.Fix)
+				}
 			}
 			w.inState(t, name, rotation.Prepared)
 			w.put(t, name, func(_ *secret.Secret, r *rotation.Record) { r.Strategy = "overlap" })

@@ -29,13 +29,12 @@ func pausesOf(all []kms.RotationPause, t store.Target, r rotation.Record) []kms.
 func pausedRefusal(list []kms.RotationPause, secret, target string) error {
 	var sentences []string
 	for _, p := range list {
-		what, resume, _ := rotation.PauseText(p.Scope, secret, target)
-		sentences = append(sentences, strings.ToUpper(what[:1])+what[1:]+" are paused; "+resume+" ends the pause.")
+		sentences = append(sentences, fault.Capital(rotation.PausedText(p.Scope, secret, target, ""))+".")
 	}
 	if len(sentences) == 0 {
 		return nil
 	}
-	return fault.New(fault.InUse, "%s", strings.Join(sentences, " "))
+	return fault.New(fault.InUse, "%s", fault.Text(strings.Join(sentences, " ")))
 }
 
 func withPause(list []kms.RotationPause, scope string, paused bool, p *rotation.Pause) []kms.RotationPause {

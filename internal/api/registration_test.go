@@ -266,8 +266,9 @@ func TestRefusalsNameNoOtherSecret(t *testing.T) {
 		"ConfigureRotation", "SecretName", "mine", "TargetName", "pg")
 	for name, want := range map[string]string{
 		"rotator": `Account "rotator" is the administrator of target "pg"`,
-		"gen": `The account policy of target "pg" does not allow account "gen". To add it: keyturn target update pg ` +
-			`--account "gen", with each pattern that keyturn target show pg lists.`,
+		"gen": `The account policy of target "pg" does not allow account "gen". To add it, run keyturn target show pg, ` +
+			`and then keyturn target update pg with --account for each pattern listed and for "gen": ` +
+			`--account replaces the policy.`,
 	} {
 		_, err := w.call(t, carol, "ConfigureRotation", "SecretName", name, "TargetName", "pg")
 		text := protocol.CodeFor(err).Message

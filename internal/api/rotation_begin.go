@@ -89,7 +89,7 @@ func (c *Call) refuseUnsafe(ctx context.Context, name, id string, agreed bool) (
 	if reason, ok := rotation.MayBegin(serious, strategy, consents); !ok {
 		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s "+
 			"shows all findings. keyturn rotation emergency %s asks for agreement to those that need a consent.",
-			s.Name, target.Named(reason, s.Name), s.Name, s.Name)
+			s.Name, fault.Text(fault.Named(reason, s.Name)), s.Name, s.Name)
 	}
 	return unagreed, nil
 }
@@ -195,7 +195,7 @@ func (c *Call) mayRotate(tx *store.Tx, s secret.Secret, r rotation.Record, q rot
 	if !ok && name != secret.OwnUsers {
 		return fault.New(fault.Unsupported,
 			"No target %q is registered, so the credential of secret %q cannot be changed there; "+
-				"keyturn target add %s --kind KIND registers it.", name, s.Name, name)
+				"keyturn target add %s --kind=KIND registers it.", name, s.Name, name)
 	}
 	if q.Trigger == rotation.Emergency {
 		return nil // a pause does not keep a leaked credential alive
@@ -219,7 +219,7 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	case r.State == rotation.Quarantined:
 		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s keyturn rotation repair %s "+
 			"repairs it.",
-			s.Name, r.Reason, s.Name)
+			s.Name, fault.Text(r.Reason), s.Name)
 	case r.State == rotation.InGrace:
 		return r, fault.New(fault.InUse,
 			"The previous credential of secret %q works until %s; keyturn rotation end-grace %s retires it now, "+
@@ -228,7 +228,7 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	return r, fault.New(fault.InUse,
 		"The rotation %q of secret %q has not ended: it is in state %s%s. keyturn rotation status %s "+
 			"shows what it waits for. %s",
-		r.ID, s.Name, r.State, nextTry(r, c.At), s.Name, r.State.WayOut(s.Name))
+		r.ID, s.Name, r.State, nextTry(r, c.At), s.Name, fault.Text(r.State.WayOut(s.Name)))
 }
 
 // nextTry says when the engine repeats an attempt that failed; empty when none has failed.

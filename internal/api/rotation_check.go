@@ -218,7 +218,7 @@ func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden s
 	}
 	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
 		return "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",
-			target.Named(reason, t.Secret.Name), t.Secret.Name)
+			fault.Text(fault.Named(reason, t.Secret.Name)), t.Secret.Name)
 	}
 	return overridden, nil
 }

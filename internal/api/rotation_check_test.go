@@ -396,7 +396,7 @@ func TestMayBegin(t *testing.T) {
 		return err
 	}
 	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse ||
-		!strings.Contains(err.Error(), "configure db --consent plugin") {
+		!strings.Contains(err.Error(), "configure db --consent=plugin") {
 		t.Errorf("without consent: %v", err)
 	}
 	if err := may(rotation.Rotate, "plugin"); err != nil {
@@ -421,7 +421,7 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 		Text:    "It changes.",
 		Consent: "change-plugin",
 	})
-	w.refused(t, "Rejected.ResourceInUse", "configure db --consent change-plugin", "EmergencyRotation", emergency...)
+	w.refused(t, "Rejected.ResourceInUse", "configure db --consent=change-plugin", "EmergencyRotation", emergency...)
 	dry := w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...).(*kms.EmergencyRotationResponse)
 	if len(dry.Findings) != 1 || dry.Findings[0].Consent != "change-plugin" {
 		t.Errorf("a dry run lists %+v", dry.Findings)
@@ -517,7 +517,7 @@ func TestDeletedCertificate(t *testing.T) {
 		t.Fatalf("load: %v, %v", ok, err)
 	}
 	_, err = turn.Open()
-	const command = "keyturn rotation configure gen --login-certificate-secret SECRET names another"
+	const command = "keyturn rotation configure gen --login-certificate-secret=SECRET names another"
 	if text, final := api.Impossible(err); !final || !strings.Contains(text, command) {
 		t.Errorf("without the certificate: %v, final %t", err, final)
 	}

@@ -67,7 +67,7 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		GraceUntil:         r.GraceUntil,
 		EndTime:            r.EndedAt,
 		Reason:             r.Why(),
-		Advice:             fault.Commands(r.Advice(), r.Secret, r.Target),
+		Advice:             r.Advice(),
 		CredentialState:    r.Health.State(),
 		ProbeTime:          r.Health.ProbedAt,
 		ProbeAttemptTime:   r.Health.TriedAt,

@@ -44,7 +44,7 @@ func (c *Call) request(
 		if kind == rotation.Again && (elsewhere || !r.Repairable(s.Generated(r.Candidate))) {
 			return nil, fault.New(fault.InUse,
 				"The target has never accepted version %q of secret %q, so it is not sent; keyturn rotation repair "+
-					"%s --adopt FILE takes a credential that the target accepts.", r.Candidate, s.Name, s.Name)
+					"%s --adopt=FILE takes a credential that the target accepts.", r.Candidate, s.Name, s.Name)
 		}
 		s, bound, err := c.bind(tx, s)
 		if err == nil && bound {
@@ -61,10 +61,10 @@ func (c *Call) request(
 func notInState(s secret.Secret, r rotation.Record, why string) error {
 	next := r.State.WayOut(s.Name)
 	if next == "" && (why == notQuarantined || why == nothingFailed) {
-		next = "keyturn rotation probe " + s.Name + " checks the credential in use."
+		next = fault.Command("rotation probe", s.Name) + " checks the credential in use."
 	}
 	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, next)
-	return fault.New(fault.InUse, "%s", fault.Commands(strings.TrimSpace(text), s.Name))
+	return fault.New(fault.InUse, "%s", fault.Text(strings.TrimSpace(text)))
 }
 
 // cancelRotation ends a rotation on the safe way out of its state. When the candidate was sent

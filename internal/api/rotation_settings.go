@@ -202,7 +202,7 @@ func (c *Call) isElsewhere(s secret.Secret, targetName string) (bool, error) {
 // tooManyConsents refuses a call after which a secret would have that many consents.
 func tooManyConsents(name string, count int) error {
 	return fault.Parameter("Consent.N", "the secret would have %d consents, and keeps at most %d. keyturn rotation "+
-		"configure %s --reset=consent withdraws them; add --consent TOKEN for each that keyturn rotation check %s asks for.",
+		"configure %s --reset=consent withdraws them; add --consent for each token that keyturn rotation check %s asks for.",
 		count, kms.MaxConsents, name, name)
 }
 

@@ -185,7 +185,7 @@ func TestTargetRefusals(t *testing.T) {
 			[]string{"TargetName", "pg", "Kind", "open", "Config", toMemory},
 		},
 		{
-			notFound, `There is no target "none"; keyturn target add none --kind KIND registers it.`, "UpdateTarget",
+			notFound, `There is no target "none"; keyturn target add none --kind=KIND registers it.`, "UpdateTarget",
 			[]string{"TargetName", "none", "Description", "x"},
 		},
 		{
@@ -257,7 +257,7 @@ func TestTestTarget(t *testing.T) {
 	w.must(t, "DeleteSecret", "SecretName", "shapeless", "ForceDeleteWithoutRecovery", "true")
 	w.refused(t, inUse,
 		`The secret with the administrator of target "pg" is not there; keyturn target show pg names it, and `+
-			`keyturn target update pg --admin-secret SECRET names another.`,
+			`keyturn target update pg --admin-secret=SECRET names another.`,
 		"TestTarget", "TargetName", "pg")
 	delete(w.env.Kinds, "memory")
 	w.refused(t, inUse, `This server has no targets of kind "memory".`, "TestTarget", "TargetName", "pg")
@@ -313,7 +313,7 @@ func TestRotateRefusals(t *testing.T) {
 		w.refused(t, inWindow, "", action, "SecretName", "leaving", "VersionId", "v2")
 		w.refused(t, unsupported,
 			`No target "nowhere" is registered, so the credential of secret "stray" cannot be changed there; `+
-				`keyturn target add nowhere --kind KIND registers it.`, action, "SecretName", "stray", "VersionId", "v2")
+				`keyturn target add nowhere --kind=KIND registers it.`, action, "SecretName", "stray", "VersionId", "v2")
 		w.refused(t, exists, `Version "v1" of secret "db" was not made by a rotation; use a new version ID.`, action,
 			"SecretName", "db", "VersionId", "v1")
 		w.refused(t, missingOne, `"VersionId"`, action, "SecretName", "db")
@@ -455,7 +455,7 @@ func TestConfigureRefusals(t *testing.T) {
 		{notFound, `There is no secret "none"`, []string{"SecretName", "none", "TargetName", "pg"}},
 		{missingOne, `"TargetName"`, []string{"SecretName", "gen"}},
 		{
-			notFound, `There is no target "none"; keyturn target add none --kind KIND registers it.`,
+			notFound, `There is no target "none"; keyturn target add none --kind=KIND registers it.`,
 			[]string{"SecretName", "gen", "TargetName", "none"},
 		},
 		{inUse, `Target "broken" cannot be opened`, []string{"SecretName", "gen", "TargetName", "broken"}},

@@ -132,7 +132,7 @@ func tagResources(ctx context.Context, c *Call, in *kms.TagResourcesRequest) (*k
 // it.
 func inParameter(name string, err error) error {
 	if fault.KindOf(err) == fault.Invalid {
-		return fault.Parameter(name, "%s", protocol.AsFault(err).Msg)
+		return fault.Parameter(name, "%s", fault.Text(protocol.AsFault(err).Msg))
 	}
 	return err
 }

@@ -88,7 +88,7 @@ func (e *Env) adminCredential(tx *store.Tx, t store.Target) (admin target.Creden
 	case !ok || s.Deleting():
 		return admin, "", fault.New(fault.InUse,
 			"The secret with the administrator of target %q is not there; keyturn target show %s names it, and keyturn "+
-				"target update %s --admin-secret SECRET names another.", t.Name, t.Name, t.Name)
+				"target update %s --admin-secret=SECRET names another.", t.Name, t.Name, t.Name)
 	}
 	v, err := s.Select(secret.Current, "")
 	if err != nil {

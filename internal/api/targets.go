@@ -24,7 +24,7 @@ import (
 func (c *Call) existingTarget(tx *store.Tx, name string) (store.Target, error) {
 	t, ok, err := tx.Target(c.Account(), name)
 	if err == nil && !ok {
-		err = fault.New(fault.NotFound, "There is no target %q; keyturn target add %s --kind KIND registers it.", name, name)
+		err = fault.New(fault.NotFound, "There is no target %q; keyturn target add %s --kind=KIND registers it.", name, name)
 	}
 	return t, err
 }
@@ -250,7 +250,7 @@ func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
 	return fault.New(fault.InUse,
 		"Target %q would no longer have addresses at which applications log in with %s. Keep these "+
 			"addresses in verify beside the new ones, change each secret (keyturn rotation configure NAME "+
-			"--login-endpoint ADDRESS), and then remove them.", t.Name, shown)
+			"--login-endpoint=ADDRESS), and then remove them.", t.Name, shown)
 }
 
 // mayDescribe reports whether the caller may learn the name of a secret. The engine may not: what

@@ -52,7 +52,7 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 		return nil, err
 	case err != nil:
 		answer := c.answerFor(t, err)
-		out.Result, out.Code, out.Message = answer.Class.String(), answer.Code, answer.Text
+		out.Result, out.Code, out.Message = answer.Class.String(), answer.Code, fault.Named(answer.Text, in.SecretName)
 	}
 	return out, nil
 }

@@ -65,6 +65,86 @@ func TestAdviceNamesCommands(t *testing.T) {
 	}
 }
 
+// sums are functions of other packages that write a text without the rule for names, see
+// [TestCommandsTakeAnyName].
+var sums = []string{"fmt.Sprintf", "fmt.Fprintf", "fmt.Printf", "fmt.Errorf"}
+
+var (
+	// nameOf is a command that has a verb of a format, or NAME, for its name; and then a flag.
+	nameOf = regexp.MustCompile(
+		`keyturn (?:(?:rotation|secret|target) [a-z-]+|profile (?:remove|secret)) (?:%(?:\[\d+\])?s|NAME)`)
+	// openFlag is a flag behind such a name, or flags, whose value does not follow =.
+	openFlag = regexp.MustCompile(nameOf.String() +
+		`(?: --[a-z-]+(?:=(?:'[^']*'|\S+))?)*? --([a-z-]+)(?: |[.,;:)]|$)`)
+	// endsOpen is a text that a name is appended to.
+	endsOpen = regexp.MustCompile(
+		`keyturn (?:(?:rotation|secret|target) [a-z-]+|profile (?:remove|secret)) (?:--\S+ )*$`)
+	// flagFirst is a command with a flag before its name.
+	flagFirst = regexp.MustCompile(`keyturn [a-z-]+ [a-z-]+ --[a-z-]+(?:[= ]\S+)? (?:%(?:\[\d+\])?s|NAME)`)
+)
+
+// TestCommandsTakeAnyName verifies that the source has each command with a name where a name that
+// begins with a hyphen is put behind the flags: in a format of package fault, or with NAME in a
+// text for fault.Named. There a flag has its value behind =, because the command would have no end.
+func TestCommandsTakeAnyName(t *testing.T) {
+	t.Parallel()
+	parser, err := newParser(&env{stdout: io.Discard, stderr: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	withValue := map[string]bool{}
+	for _, path := range []string{"rotation", "secret", "target", "profile"} {
+		for _, group := range parser.Model.Children {
+			if group.Name != path {
+				continue
+			}
+			for _, command := range group.Children {
+				for _, flag := range command.Flags {
+					if !flag.IsBool() {
+						withValue[command.Name+" "+flag.Name] = true
+					}
+				}
+			}
+		}
+	}
+	formats := 0
+	for _, dir := range []string{"api", "cli", "rotation", "rotator", "secret", "target", "server", "store"} {
+		for _, s := range sentences(t, filepath.Join("..", dir)) {
+			if nameOf.MatchString(s.text) {
+				formats++
+			}
+			for _, m := range openFlag.FindAllStringSubmatch(s.text, -1) {
+				if verb := strings.Fields(m[0])[2]; withValue[verb+" "+m[1]] {
+					t.Errorf("%s: write the value of --%s behind =: %s", s.at, m[1], s.text)
+				}
+			}
+			if flagFirst.MatchString(s.text) {
+				t.Errorf("%s: write the name before the flags: %s", s.at, s.text)
+			}
+			if slices.Contains(sums, s.of) && strings.Contains(nameOf.FindString(s.text), "%") {
+				t.Errorf("%s: use fault.Message or fault.Command: %s", s.at, s.text)
+			}
+			if s.open {
+				t.Errorf("%s: use fault.Message or fault.Command: %s", s.at, s.text)
+			}
+		}
+	}
+	if formats < 30 {
+		t.Errorf("%d formats were found", formats)
+	}
+}
+
+// isOpen reports whether a sum appends anything but a literal to the beginning of a command.
+func isOpen(e ast.Expr) bool {
+	sum, ok := e.(*ast.BinaryExpr)
+	if !ok {
+		return false
+	}
+	left, isText := textOf(sum.X)
+	_, more := textOf(sum.Y)
+	return isText && !more && endsOpen.MatchString(left) || isOpen(sum.X) || isOpen(sum.Y)
+}
+
 // faultOf says why words do not begin with a command as it is typed: with its required arguments,
 // and with flags that it has; empty if they do. "keyturn COMMAND --help" needs no arguments.
 func faultOf(node *kong.Node, words []string) string {
@@ -155,7 +235,9 @@ func namedFlag(node *kong.Node, name string) *kong.Flag {
 // sentence is a text in the source that has a space. Whatever is put into it is NAME.
 type sentence struct {
 	at, text    string
-	ofParameter bool // says what is wrong with a parameter, which [inFlags] shows as a flag
+	ofParameter bool   // says what is wrong with a parameter, which [inFlags] shows as a flag
+	of          string // the function of another package that it is the format of; empty for none
+	open        bool   // see [isOpen]
 }
 
 // sentences returns the sentences in the source below a directory.
@@ -176,6 +258,7 @@ func sentences(t *testing.T, dir string) (found []sentence) {
 			return err
 		}
 		end := token.NoPos // of the last call that refuses a parameter
+		formats := map[ast.Node]string{}
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.Field: // its tag is none
@@ -184,10 +267,23 @@ func sentences(t *testing.T, dir string) (found []sentence) {
 				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Parameter" {
 					end = n.End()
 				}
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok {
+					if of, ok := f.X.(*ast.Ident); ok {
+						for _, argument := range n.Args {
+							formats[argument] = of.Name + "." + f.Sel.Name
+						}
+					}
+				}
 			case ast.Expr:
 				text, ok := textOf(n)
 				if strings.Contains(text, " ") {
-					found = append(found, sentence{positions.Position(n.Pos()).String(), text, n.Pos() < end})
+					found = append(found, sentence{
+						at:          positions.Position(n.Pos()).String(),
+						text:        text,
+						ofParameter: n.Pos() < end,
+						of:          formats[n],
+						open:        isOpen(n),
+					})
 				}
 				return !ok
 			}

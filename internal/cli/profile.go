@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/command"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -260,8 +261,8 @@ func (c *profileAliyun) Run(e *env) error {
 	host, plain := strings.CutPrefix(p.Endpoint, "http://")
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "https://"), "/")
 	fmt.Fprintf(e.stdout, "aliyun configure set --profile keyturn-%s --mode AK --access-key-id %s --access-key-secret "+
-		"\"$(keyturn profile secret %s)\" --region %s --endpoint %s\n",
-		name, p.AccessKeyID, name, cmp.Or(p.Region, "local"), host)
+		"\"$(%s)\" --region %s --endpoint %s\n",
+		name, p.AccessKeyID, fault.Command("profile secret", name), cmp.Or(p.Region, "local"), host)
 	fmt.Fprintln(e.stderr, "aliyun configure set makes the profile current, so later aliyun commands go to Keyturn; to "+
 		"return to yours: aliyun configure switch --profile NAME")
 	switch {

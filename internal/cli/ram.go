@@ -26,7 +26,7 @@ func (e *env) done(response any, format string, args ...any) error {
 	return e.report(format, args...)
 }
 
-// report prints a line whose commands are about what they name, see [fault.Commands].
+// report prints a line whose commands are about what they name, see [fault.Message].
 func (e *env) report(format string, args ...any) error {
 	_, err := fmt.Fprintln(e.stdout, fault.Message(format, args...))
 	return err

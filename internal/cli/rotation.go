@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -163,7 +164,7 @@ func (c *rotationConfigure) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	next := "by hand only; keyturn rotation rotate " + out.SecretName + " does it"
+	next := "by hand only; " + fault.Command("rotation rotate", out.SecretName) + " does it"
 	if !out.NextRotationDate.IsZero() {
 		next = "next at " + when(out.NextRotationDate)
 	}

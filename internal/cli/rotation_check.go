@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -18,7 +19,7 @@ type rotationCheck struct {
 func (*rotationCheck) Help() string {
 	return "Logs in at the target as the application does, with the credential in use, and reads what a rotation " +
 		"would meet there. Nothing is changed. For each strategy the answer is safe, safe-with-consent (agree with " +
-		"keyturn rotation configure NAME --consent TOKEN), impossible, or unknown if the target did not answer.\n\n" +
+		"keyturn rotation configure NAME --consent=TOKEN), impossible, or unknown if the target did not answer.\n\n" +
 		"Exits with 1 unless a rotation now is safe."
 }
 
@@ -92,26 +93,13 @@ func printConsent(e *env, out *kms.CheckRotationResponse) error {
 	if len(missing) == 0 {
 		return nil
 	}
+	var flags []string
+	for _, token := range missing {
+		flags = append(flags, "--consent", token)
+	}
 	_, err := fmt.Fprintf(e.stdout, "\nTo agree to everything that %s needs:\n  %s\n",
-		out.Strategy, consentCommand(out.SecretName, missing))
+		out.Strategy, fault.Command("rotation configure", out.SecretName, flags...))
 	return err
-}
-
-// consentCommand returns the command that agrees to findings.
-func consentCommand(name string, consents []string) string {
-	secret, flags := shellWord(name), "--consent "+strings.Join(consents, " --consent ")
-	if strings.HasPrefix(name, "-") {
-		return fmt.Sprintf("keyturn rotation configure %s", flags+" -- "+secret)
-	}
-	return fmt.Sprintf("keyturn rotation configure %s %s", secret, flags)
-}
-
-// shellWord quotes a word for a shell where that is necessary.
-func shellWord(s string) string {
-	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/@+=") == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func printFindings(w io.Writer, list []kms.RotationFinding) error {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -57,21 +58,14 @@ func (c *rotationResume) Run(e *env) error {
 // pauseLine says what a pause keeps from beginning, since when it holds, who asked for it, and
 // which command ends it.
 func pauseLine(p kms.RotationPause, secret, target string) string {
-	what, resume, ok := rotation.PauseText(p.Scope, secret, target)
-	if !ok { // of a later server
-		what = fmt.Sprintf("rotations of scope %q", p.Scope)
-	}
-	text := what + " are paused"
+	since := ""
 	if !p.PauseTime.IsZero() {
-		text += " since " + when(p.PauseTime)
+		since = " since " + when(p.PauseTime)
 	}
 	if p.Principal != "" {
-		text += " by " + p.Principal
+		since += " by " + p.Principal
 	}
-	if ok {
-		text += "; " + resume + " ends it"
-	}
-	return text
+	return rotation.PausedText(p.Scope, secret, target, since)
 }
 
 // pauseLines are the lines of the pauses in a list, each once.
@@ -114,11 +108,13 @@ func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
 	call, text := client.ResumeRotation, "The pause of "+what+" has ended. A rotation that is due begins within a "+
 		"minute, unless another pause holds: keyturn rotation list shows all."
 	if paused {
-		call, text = client.PauseRotation, strings.ToUpper(what[:1])+what[1:]+" are paused; what is under way is finished."
+		call = client.PauseRotation
+		text = fault.Capital(rotation.PausedText(scope, in.SecretName, in.TargetName, "")) +
+			". What is under way is finished."
 	}
 	out, err := call(e.ctx, &in)
 	if err != nil {
 		return err
 	}
-	return e.done(out, "%s", text)
+	return e.done(out, "%s", fault.Text(text))
 }

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -132,7 +132,7 @@ func (p *prober) print(list []kms.ListedRotation) error {
 func (p *prober) sum(counts map[string]int) error {
 	text := fmt.Sprintf("Asked about: %d, not asked about: %d.", p.asked.Asked, p.asked.NotAsked)
 	for _, said := range slices.Sorted(maps.Keys(counts)) {
-		text += fmt.Sprintf(" %s%s: %d.", strings.ToUpper(said[:1]), said[1:], counts[said])
+		text += fmt.Sprintf(" %s: %d.", fault.Capital(said), counts[said])
 	}
 	_, err := fmt.Fprintln(p.stdout, text)
 	return err

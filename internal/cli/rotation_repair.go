@@ -127,14 +127,14 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 	if r.CandidateVersionID != r.BaseVersionID {
 		versions = fmt.Sprintf("version %s, which was to replace version %s", r.CandidateVersionID, r.BaseVersionID)
 	}
-	apply := fmt.Sprintf(`  keyturn rotation repair %s --apply
+	apply := fault.Message(`  keyturn rotation repair %s --apply
       gives the target the credential of %s, over what it has now. Whatever
       uses the credential that was set by hand fails then.
-`, r.SecretName, versions)
+`, r.SecretName, fault.Text(versions))
 	if !slices.Contains(r.RepairActions, "apply") {
 		apply = ""
 	}
-	text := fmt.Sprintf(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
+	text := fault.Message(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
 
   %[3]s
 
@@ -143,11 +143,11 @@ What can be done:
   keyturn rotation repair %[1]s --probe
       asks the target again which credential it accepts, and goes on from there. It changes nothing at the
       target: use it after the credential was corrected there.
-%[4]s  keyturn rotation repair %[1]s --adopt FILE
+%[4]s  keyturn rotation repair %[1]s --adopt=FILE
       stores the value in FILE, which has the form of the current one, as a new version and makes it current,
       once a login at the target has shown that it works. It changes nothing at the target: use it to keep
       what was set by hand.
-`, r.SecretName, r.TargetName, r.Reason, apply)
-	_, err = io.WriteString(e.stdout, fault.Commands(text, r.SecretName))
+`, r.SecretName, r.TargetName, fault.Text(r.Reason), fault.Text(apply))
+	_, err = io.WriteString(e.stdout, text)
 	return errors.Join(err, printSteps(e.stdout, r.Steps))
 }

@@ -19,7 +19,7 @@ type rotationSetting struct {
 	duration bool
 	// always says that --reset does not take it.
 	always bool
-	// unset is what holds while it is not set; empty means none.
+	// unset is shown when the setting is empty; empty means none.
 	unset string
 }
 

@@ -68,7 +68,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("state", r.State)
 	add("waits for", r.WaitsFor)
 	if len(r.RepairActions) > 0 {
-		add("repair", fault.Message("keyturn rotation repair %s", r.SecretName))
+		add("repair", fault.Command("rotation repair", r.SecretName))
 	}
 	add("reason", r.Reason)
 	add("advice", r.Advice)
@@ -191,7 +191,7 @@ func failedEnd(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 			r.SecretName, r.Reason)
 	case kms.OutcomeNeedsOperator:
 		return true, false, fault.Message("The rotation of %s needs an operator: keyturn rotation repair %s explains. %s",
-			r.SecretName, r.SecretName, r.Reason)
+			r.SecretName, r.SecretName, fault.Text(r.Reason))
 	}
 	return false, false, ""
 }
@@ -437,6 +437,6 @@ func (f *follower) late(timeout time.Duration, err error) error {
 	if f.last.Reason != "" {
 		text += " (" + f.last.Reason + ")"
 	}
-	return errors.New(fault.Message("%s; it continues automatically, keyturn rotation status %s shows how", text,
-		f.secret))
+	return errors.New(fault.Message("%s; it continues automatically, keyturn rotation status %s shows how",
+		fault.Text(text), f.secret))
 }

@@ -63,7 +63,7 @@ func (c *targetAdd) Run(e *env) error {
 	}
 	if c.AdminSecret == "" { // there is no account to log in with yet
 		return e.done(out, "Target %[1]s is known. When a secret is attached "+
-			"(keyturn rotation configure SECRET --target %[1]s), keyturn target test %[1]s --secret SECRET tries it.",
+			"(keyturn rotation configure SECRET --target=%[1]s), keyturn target test %[1]s --secret=SECRET tries it.",
 			out.TargetName)
 	}
 	return e.done(out, "Target %s is known; keyturn target test %s tries it.", out.TargetName, out.TargetName)
@@ -281,10 +281,10 @@ func (c *targetTest) hint(e *env, client *kms.Client) {
 	case config.TLS.CA != "":
 		e.report("  Check address and port, and the certificate of the target: it must be by the authority in "+
 			"tls.ca and have the host of the address as a name. If it has another name: "+
-			"keyturn target update %s --set tls.server_name=NAME", c.Name)
+			"keyturn target update %s --set=tls.server_name=NAME", c.Name)
 	default:
 		e.report("  Targets are reached over TLS by default. For a system that has its own authority: "+
-			"keyturn target update %[1]s --tls-ca FILE; for one without TLS, on a trusted network: "+
+			"keyturn target update %[1]s --tls-ca=FILE; for one without TLS, on a trusted network: "+
 			"keyturn target update %[1]s --tls-off", c.Name)
 	}
 }

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/keyturn/keyturn/internal/command"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/ram"
 )
 
@@ -243,8 +245,8 @@ func (c *keyCreate) checkProfile() error {
 		return err
 	}
 	if _, ok := all.Profiles[c.ProfileName]; ok {
-		return fmt.Errorf("there is a profile %q already; keyturn profile remove %s removes it",
-			c.ProfileName, c.ProfileName)
+		return errors.New(fault.Message("there is a profile %q already; keyturn profile remove %s removes it",
+			c.ProfileName, c.ProfileName))
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/audit"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/postgresql"
@@ -378,14 +379,14 @@ func (p *player) verifyTrail(ctx context.Context, atLeast int) error {
 // demo.
 func (p *player) tryNext() {
 	admin, _ := p.node.Admin()
-	endpoint, program := dialable(p.node.Endpoint()), shellWord(programName())
+	endpoint, program := dialable(p.node.Endpoint()), fault.ShellWord(programName())
 	p.section("TRY NEXT", "the server stays up until Ctrl-C, and then all of it is removed")
 	p.printf("\n  endpoint  %s (TLS), http://%s (plain)\n\n", endpoint, dialable(p.node.HTTPEndpoint()))
 	for _, v := range [][2]string{
 		{"ENDPOINT", endpoint}, {"ACCESS_KEY_ID", admin.AccessKeyID},
 		{"ACCESS_KEY_SECRET", admin.AccessKeySecret.Reveal()}, {"CA_FILE", p.node.CAFile()},
 	} {
-		p.printf("  export KEYTURN_%s=%s\n", v[0], shellWord(v[1]))
+		p.printf("  export KEYTURN_%s=%s\n", v[0], fault.ShellWord(v[1]))
 	}
 	p.printf("\n  %s secret list\n", program)
 	p.printf("  %s kms GetSecretValue --SecretName %s --VersionStage %s\n", program, accountSecret, kms.StagePrevious)

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -564,24 +563,4 @@ func TestConsumerCounts(t *testing.T) {
 	cancel()
 	c.turn(ended)
 	check("interrupted", before+2, 1, 2, 1, 2)
-}
-
-func TestShellWord(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"": "''", "/tmp/a-b_c.pem": "/tmp/a-b_c.pem", "127.0.0.1:80": "127.0.0.1:80", "a b": "'a b'", "it's $HOME": `'it'\''s $HOME'`,
-	} {
-		if got := shellWord(in); got != want {
-			t.Errorf("shellWord(%q) = %s, want %s", in, got, want)
-		}
-	}
-	shell, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skipf("skipped: %v", err)
-	}
-	const odd = `a 'b' "c" $(d) \e`
-	out, err := exec.Command(shell, "-c", "printf %s "+shellWord(odd)).Output()
-	if err != nil || string(out) != odd {
-		t.Errorf("a shell reads %q, %v", out, err)
-	}
 }

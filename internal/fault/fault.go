@@ -137,18 +137,23 @@ func Wrap(kind Kind, err error, format string, args ...any) *Error {
 	return &Error{Kind: kind, Msg: Message(format, args...), Err: err}
 }
 
-// Message writes a message in which long texts are cut, and commands are about what they name, see
-// [Commands].
+// Message formats a message. It shortens long arguments, and writes the name of each command in the
+// format, a %s behind the verbs as in "keyturn rotation status %s", as [Command] does. A flag of
+// such a command has its value behind =.
 func Message(format string, args ...any) string {
-	args = shortened(args)
-	return commands(fmt.Sprintf(format, args...), args)
+	format, args = withCommands(format, shortened(args))
+	return fmt.Sprintf(format, args...)
 }
 
-// maxQuoted is how many bytes of one text a message repeats.
+// Text is an argument of [Message] that is not shortened: a text of Keyturn's own, in which what
+// others gave is bounded already.
+type Text string
+
+// maxQuoted is how many bytes of one argument a message repeats.
 const maxQuoted = 2048
 
-// shortened cuts the texts in a message that a caller may have given: a refusal is no longer
-// because a parameter is.
+// shortened cuts the arguments of a message that a caller may have given, so that a long parameter
+// does not make a long refusal.
 func shortened(args []any) []any {
 	out := slices.Clone(args)
 	for i, a := range out {

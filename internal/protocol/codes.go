@@ -203,7 +203,7 @@ func CodeFor(err error) Code {
 	case c.Message == "":
 		c.Message = e.Msg
 	case e.Msg != "":
-		c.Message = strings.TrimSuffix(c.Message, ".") + ". " + strings.ToUpper(e.Msg[:1]) + e.Msg[1:]
+		c.Message = strings.TrimSuffix(c.Message, ".") + ". " + fault.Capital(e.Msg)
 	}
 	return c
 }

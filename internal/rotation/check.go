@@ -78,7 +78,7 @@ func VerdictFor(findings []target.Finding, strategy target.Strategy, consents []
 // MayBegin reports whether a rotation with a strategy may send its candidate: no finding makes it
 // impossible, and consents, the setting of the secret, agrees to every finding that needs it. The
 // reason names what is in the way, and what to do. Notes stand in the way of nothing. See
-// [target.Named] for NAME in it.
+// [fault.Named] for NAME in it.
 func MayBegin(findings []target.Finding, strategy target.Strategy, consents []string) (reason string, ok bool) {
 	var reasons []string
 	for _, f := range findings {
@@ -90,7 +90,7 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 			text += " " + f.Fix
 		}
 		if f.Verdict == target.NeedsConsent {
-			text += " To agree: keyturn rotation configure NAME --consent " + f.Consent + "."
+			text += " To agree: keyturn rotation configure NAME --consent=" + f.Consent + "."
 		}
 		reasons = append(reasons, text)
 	}

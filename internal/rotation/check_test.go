@@ -37,7 +37,7 @@ func TestMayBegin(t *testing.T) {
 		{"not reached", []finding{note}, target.Single, nil, true, "", rotation.NotChecked},
 		{
 			"no consent", []finding{note, plugin}, target.Overlap, nil,
-			false, "--consent change-auth-plugin", rotation.SafeWithConsent,
+			false, "--consent=change-auth-plugin", rotation.SafeWithConsent,
 		},
 		{"another consent", []finding{plugin}, target.Overlap, []string{"x"}, false, "plugin", rotation.SafeWithConsent},
 		{"consent", []finding{plugin}, target.Overlap, []string{"change-auth-plugin"}, false, "", rotation.Safe},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -181,7 +182,7 @@ func (k EventKind) Operation() string {
 	name := "Rotation"
 	for _, word := range strings.Split(string(k), "-") {
 		if word != "" {
-			name += strings.ToUpper(word[:1]) + word[1:]
+			name += fault.Capital(word)
 		}
 	}
 	return name

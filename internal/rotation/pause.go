@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -62,11 +63,21 @@ func PauseText(scope, secret, target string) (what, resume string, ok bool) {
 	name := map[string]string{kms.PausedSecret: secret, kms.PausedTarget: target}[scope]
 	for _, s := range pauseScopes {
 		if s.scope == scope {
-			resume = fault.Commands(strings.Replace(s.resume, "NAME", name, 1), name)
+			resume = fault.Named(s.resume, name)
 			return strings.Replace(s.what, "NAME", name, 1), resume, true
 		}
 	}
 	return "", "", false
+}
+
+// PausedText says what a pause of that scope keeps from beginning, and which command ends it, in a
+// sentence without a capital and a full stop. since follows "are paused".
+func PausedText(scope, secret, target, since string) string {
+	what, resume, ok := PauseText(scope, secret, target)
+	if !ok { // of a later server
+		return fmt.Sprintf("rotations of scope %q are paused", scope) + since
+	}
+	return what + " are paused" + since + "; " + resume + " ends the pause"
 }
 
 // isPreparing reports whether the pause is one that a preparation of accounts has made.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -377,29 +378,30 @@ func (r Record) Advice() string {
 			"With --apply: give the target the stored credential again, if the target has accepted it before or the " +
 			"service has generated it. With --adopt FILE: store a credential that the target accepts."
 		if r.graceInterrupted() {
-			text += " The previous credential is not retired yet: keyturn rotation undo " + r.Secret + " makes it current " +
-				"again if the target accepts it."
+			text += " The previous credential is not retired yet: " + fault.Command("rotation undo", r.Secret) +
+				" makes it current again if the target accepts it."
 		}
 		return text
 	case r.Cancelled:
 		return "It is cancelled as soon as the target has said what it has, and has taken back what an attempt may " +
 			"have left there. The service retries that automatically, at least every five minutes. Where that has failed, " +
-			"another keyturn rotation cancel " + r.Secret + " does not wait for the target."
+			"another " + fault.Command("rotation cancel", r.Secret) + " does not wait for the target."
 	case r.State == InGrace && r.Waiting > 0:
-		return target.Named("keyturn secret consumers NAME --behind lists the consumers that hold another version. keyturn "+
+		return fault.Named("keyturn secret consumers NAME --behind lists the consumers that hold another version. keyturn "+
 			"rotation end-grace NAME retires the previous credential although they hold it; keyturn rotation undo NAME makes "+
 			"it current again.", r.Secret)
 	case r.InFlight() && r.Failures+r.Rejections > 0 && r.Target == OwnUsers:
-		return "The service retries automatically, at least every five minutes. keyturn rotation check " + r.Secret +
-			" shows what keeps the user from getting another access key. " + r.State.WayOut(r.Secret)
+		return "The service retries automatically, at least every five minutes. " +
+			fault.Command("rotation check", r.Secret) + " shows what keeps the user from getting another access key. " +
+			r.State.WayOut(r.Secret)
 	case r.InFlight() && r.Failures+r.Rejections > 0: // the next try may be minutes away
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
-			"reached and its administrator can log in (keyturn target test " + cmp.Or(r.Target, "TARGET") + "), that the " +
-			"administrator may change the account, and that applications can log in. keyturn rotation repair " +
-			r.Secret + " --probe asks the target again now. " + r.State.WayOut(r.Secret)
+			"reached and its administrator can log in (" + fault.Command("target test", cmp.Or(r.Target, "TARGET")) +
+			"), that the administrator may change the account, and that applications can log in. " +
+			fault.Command("rotation repair", r.Secret, "--probe") + " asks the target again now. " + r.State.WayOut(r.Secret)
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
 		return "Nothing has changed at the target. Fix what the reason names. An automatic rotation is retried; " +
-			"keyturn rotation rotate " + r.Secret + " tries at once."
+			fault.Command("rotation rotate", r.Secret) + " tries at once."
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -240,7 +241,7 @@ func (s State) Outcome() string { return s.row().outcome }
 
 // InsteadOfCancel returns what an operator can do about a rotation of a secret in this state, which
 // cannot be cancelled.
-func (s State) InsteadOfCancel(secret string) string { return target.Named(s.row().instead, secret) }
+func (s State) InsteadOfCancel(secret string) string { return fault.Named(s.row().instead, secret) }
 
 // WayOut returns the commands that end a rotation of a secret in this state, and what each does;
 // empty where none is under way.
@@ -248,7 +249,7 @@ func (s State) WayOut(secret string) string {
 	row := s.row()
 	switch {
 	case row.cancelled != "":
-		return target.Named("keyturn rotation cancel NAME "+row.cancelled, secret)
+		return fault.Named("keyturn rotation cancel NAME "+row.cancelled, secret)
 	case row.ended:
 		return ""
 	}

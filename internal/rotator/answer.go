@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
 )
@@ -19,11 +20,11 @@ func answerOf(t *api.Turn, err error) rotation.Answer {
 // textOf returns what callers learn of a target's error; it holds no secret. An error that is not
 // of a target says nothing.
 func textOf(t *api.Turn, err error) string {
-	var e *target.Error
-	if t.Proven() && errors.As(err, &e) {
-		return e.Error()
+	text := target.TextForCaller(err)
+	if e := (*target.Error)(nil); t.Proven() && errors.As(err, &e) {
+		text = e.Error()
 	}
-	return target.TextForCaller(err)
+	return fault.Named(text, t.Secret.Name)
 }
 
 // notBegun returns the event of a step that could not be begun: the target or its administrator is

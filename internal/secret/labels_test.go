@@ -223,7 +223,7 @@ func TestAttachDetach(t *testing.T) {
 		t.Errorf("attach in the deletion window: %v", err)
 	}
 	if err := generic.CheckRotate(); fault.KindOf(err) != fault.Unsupported ||
-		!strings.Contains(err.Error(), `"db" is not rotated yet: keyturn rotation configure db --target TARGET attaches it`) {
+		!strings.Contains(err.Error(), `"db" is not rotated yet: keyturn rotation configure db --target=TARGET attaches it`) {
 		t.Errorf("rotate what nobody rotates: %v", err)
 	}
 }

@@ -164,7 +164,7 @@ func (s Secret) touched(now time.Time) Secret {
 // removes the oldest without a label.
 func (s Secret) Put(v Version, stages []Stage, now time.Time) (Secret, error) {
 	if s.IsRotated() {
-		return s, unsupported(s, "PutSecretValue (keyturn secret put "+s.Name+")")
+		return s, unsupported(s, fault.Message("PutSecretValue (keyturn secret put %s)", s.Name))
 	}
 	if err := s.Usable(); err != nil {
 		return s, err
@@ -269,7 +269,7 @@ func unsupported(s Secret, operation string) error {
 				"keyturn rotation detach %s ends that.",
 			operation, s.Name, s.Settings().Target, s.Name)
 	}
-	return fault.New(fault.Unsupported, "Secret %q is not rotated yet: keyturn rotation configure %s --target TARGET "+
+	return fault.New(fault.Unsupported, "Secret %q is not rotated yet: keyturn rotation configure %s --target=TARGET "+
 		"attaches it to a target. Without --interval and --cron it is rotated by hand only, and its "+
 		"credential stays as it is until then.", s.Name, s.Name)
 }

@@ -59,7 +59,7 @@ func (s Secret) MoveStage(stage Stage, to, from string, now time.Time) (Secret, 
 		return s, err
 	}
 	if s.IsRotated() {
-		return s, unsupported(s, "UpdateSecretVersionStage (keyturn secret stage "+s.Name+" LABEL)")
+		return s, unsupported(s, fault.Message("UpdateSecretVersionStage (keyturn secret stage %s LABEL)", s.Name))
 	}
 	if err := s.Usable(); err != nil {
 		return s, err

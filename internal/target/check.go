@@ -3,9 +3,7 @@ package target
 import (
 	"cmp"
 	"context"
-	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/sensitive"
@@ -85,21 +83,15 @@ func CheckAccount(ctx context.Context, t Target, r CheckRequest) ([]Finding, err
 	}
 	list, err := checker.CheckAccount(ctx, r)
 	for i, f := range list {
-		list[i].Text, list[i].Fix = Named(f.Text, r.Secret), Named(f.Fix, r.Secret)
+		list[i] = f.Named(r.Secret)
 	}
 	return BoundedFindings(list, r.Current.Secret), err
 }
 
-// named are the commands of an operator that are about a secret.
-var named = regexp.MustCompile(`(keyturn (?:rotation|secret) [a-z-]+) NAME\b`)
-
-// Named returns a text for an operator with the name of a secret in its commands. A text that is
-// written where the name is not known has NAME instead.
-func Named(text, secret string) string {
-	if secret == "" {
-		return text
-	}
-	return fault.Commands(named.ReplaceAllString(text, "$1 "+strings.ReplaceAll(secret, "$", "$$")), secret)
+// Named returns f with the name of a secret in its commands, see [fault.Named].
+func (f Finding) Named(secret string) Finding {
+	f.Text, f.Fix = fault.Named(f.Text, secret), fault.Named(f.Fix, secret)
+	return f
 }
 
 // BoundedFindings returns the most serious findings, with texts that can be stored and shown.

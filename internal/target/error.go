@@ -245,7 +245,7 @@ func NotSent(attempt string, err error, secrets ...sensitive.Value) *Error {
 	if errors.As(err, new(*CertificateError)) {
 		class = Denied
 		text = "the server does not accept the connection without another client certificate " +
-			"(keyturn rotation configure NAME --login-certificate-secret SECRET)"
+			"(keyturn rotation configure NAME --login-certificate-secret=SECRET)"
 	}
 	e := Failed(class, code, attempt+": "+text, secrets...)
 	e.Detail = bounded(Scrub(plain(err), secrets...))

@@ -14,8 +14,8 @@ import (
 const (
 	// stuck is how long a rotation may say why it does not go on before an operator comes.
 	stuck = 5 * time.Second
-	// slack is what a busy machine adds to a bound, and slackBeside what one adds that runs the tests
-	// of other packages, too.
+	// slack is what a busy machine adds to a bound. slackBeside is for a machine that also runs other
+	// packages' tests.
 	slack       = 3 * time.Second
 	slackBeside = 8 * time.Second
 	glimpse     = 20 * time.Millisecond

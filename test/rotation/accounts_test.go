@@ -131,7 +131,7 @@ func TestPrepareAccountsCutOff(t *testing.T) {
 	paused, err := s.Client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: "db"})
 	if err != nil || !paused.Paused || len(paused.CheckFindings) != 1 ||
 		!strings.Contains(paused.CheckFindings[0].Text, "log_duration") ||
-		!strings.Contains(paused.CheckFindings[0].Fix, "keyturn target prepare-accounts pg-main --account ") {
+		!strings.Contains(paused.CheckFindings[0].Fix, "keyturn target prepare-accounts pg-main --account=") {
 		t.Errorf("the rotation of the secret is not paused with a reason: %+v, %v", paused, err)
 	}
 	checked, err := s.Client.CheckRotation(ctx, &kms.SecretNameRequest{SecretName: "db"})

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -197,7 +198,7 @@ func (c *checker) form(a account, self string) {
 	case errors.Is(errAdd, errForm):
 		c.ask(changePlugin, self, self+" logs in by ed25519, of which many clients can use one password at a time: with "+
 			"overlap the previous password is stored for mysql_native_password until it is retired. The new one is of "+
-			"ed25519.", "Without that: keyturn rotation configure NAME --strategy single.", target.Overlap)
+			"ed25519.", "Without that: keyturn rotation configure NAME --strategy=single.", target.Overlap)
 	case errAdd != nil:
 		code := "auth-plugin"
 		if errors.Is(errAdd, errOthers) {
@@ -354,4 +355,4 @@ func (c *checker) proxies(ctx context.Context) error {
 }
 
 // sentence makes a whole sentence of an error's text.
-func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
+func sentence(text string) string { return fault.Capital(text) + "." }

@@ -137,7 +137,7 @@ func (t *my) unmet(have terms) string {
 	switch {
 	case have.transport == needsCert && t.application.CertificateSecret == "":
 		return "the account requires a client certificate; keyturn rotation configure NAME " +
-			"--login-certificate-secret SECRET names its secret"
+			"--login-certificate-secret=SECRET names its secret"
 	case have.transport != anyTransport && t.config.TLS.Off:
 		return "the account requires TLS, which is off for this target"
 	case have.transport == needsCert && have.subject+have.issuer != "":

@@ -33,7 +33,7 @@ var (
 	)
 	errForm = errors.New(
 		"with strategy overlap the previous password would be stored for mysql_native_password until it is retired, " +
-			"instead of ed25519: keyturn rotation configure NAME --strategy single avoids that, and --consent " +
+			"instead of ed25519: keyturn rotation configure NAME --strategy=single avoids that, and --consent " +
 			changePlugin + " agrees to it",
 	)
 	errBoth = errors.New(

@@ -88,8 +88,8 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 	alter := "ALTER ROLE " + quoteIdentifier(name)
 	if !found {
 		f.Code, f.Text = "no-such-account", fmt.Sprintf("There is no role %q.", name)
-		f.Fix = "Create the role; for a second login, run keyturn target prepare-accounts TARGET --account NAME " +
-			"--clone CLONE."
+		f.Fix = "Create the role; for a second login, run keyturn target prepare-accounts TARGET --account=NAME " +
+			"--clone=CLONE."
 		k.found(f)
 		return role{}, nil
 	}
@@ -201,14 +201,14 @@ func (k *check) mayConnect(ctx context.Context, r role, only []target.Strategy) 
 	case errors.Is(err, pgx.ErrNoRows):
 		f.Code, f.Verdict = "no-such-database", target.Impossible
 		f.Text = fmt.Sprintf("There is no database %q.", database)
-		f.Fix = "Set the database that the application opens (keyturn rotation configure NAME --login-database DATABASE)."
+		f.Fix = "Set the database that the application opens (keyturn rotation configure NAME --login-database=DATABASE)."
 	case err != nil:
 		return failed(k.what, err, k.secrets...)
 	case !open, !permitted:
 		f.Code, f.Verdict, f.Strategies = "database-denied", target.Impossible, double
 		f.Text = fmt.Sprintf("Role %q may not connect to database %q, so no session there shows that the other login works.",
 			r.name, database)
-		f.Fix = "Set the database that the application opens (keyturn rotation configure NAME --login-database DATABASE)."
+		f.Fix = "Set the database that the application opens (keyturn rotation configure NAME --login-database=DATABASE)."
 		k.found(f)
 		if only != nil {
 			return nil
@@ -266,7 +266,7 @@ func (k *check) form(ctx context.Context, r role) error {
 	case !slices.Contains(methods, "md5"):
 		f.Code, f.Verdict = "md5-not-allowed", target.Impossible
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it.", r.name)
-		f.Fix = `Allow it (keyturn target update TARGET --set 'require_auth=["scram-sha-256","md5"]'), or add the consent ` +
+		f.Fix = `Allow it (keyturn target update TARGET --set='require_auth=["scram-sha-256","md5"]'), or add the consent ` +
 			consentSCRAM + " to the secret, if its driver knows SCRAM."
 	default:
 		f.Code, f.Verdict = "md5", target.Note

@@ -61,7 +61,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 			Account:    account.name,
 			Text: fmt.Sprintf("Both logins act as %q, so what is looked up by the name %q at run time is not found.",
 				acts, account.name),
-			Fix: "keyturn target prepare-accounts TARGET --account NAME --clone CLONE shows how the account becomes " +
+			Fix: "keyturn target prepare-accounts TARGET --account=NAME --clone=CLONE shows how the account becomes " +
 				"owner and login again.",
 		})
 	}
@@ -127,7 +127,7 @@ func (k *check) apart(ctx context.Context, account, clone role) error {
 		}
 		if len(own) > 0 {
 			k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, own[0]),
-				"keyturn target prepare-accounts TARGET --account NAME --clone CLONE makes a second login of equal rights.")
+				"keyturn target prepare-accounts TARGET --account=NAME --clone=CLONE makes a second login of equal rights.")
 		}
 	}
 	return nil
@@ -220,55 +220,29 @@ func asFailed(a *attempt, err error) error {
 	return nil
 }
 
-// session reports what asks for session_user, which differs between the logins: in the database
-// that the application names, or, if it names none, in all that it may open. The owner of any
-// database can grant the account something there. So what is in a further database, or keeps it
-// from being read, stops no emergency rotation, and others until the operator names the database.
+// session reports what asks for session_user, which differs between the logins, in the databases
+// that the application may open.
 func (k *check) session(ctx context.Context, account, clone role) error {
-	databases := []string{k.t.database()}
-	if k.t.login.Database == "" && !k.emergency {
-		more, err := k.usedDatabases(ctx, account.acts, account.name, clone.name)
-		if err != nil {
-			return err
-		}
-		databases = append(databases, slices.DeleteFunc(more, func(d string) bool { return d == k.t.database() })...)
+	databases, err := k.sessionDatabases(ctx, account, clone)
+	if err != nil {
+		return err
 	}
-	if n := len(databases); n > maxDatabases {
-		databases = databases[:maxDatabases]
-		k.sessionUnread(clone.name,
-			fmt.Sprintf("The account and its groups have rights in %d databases, of which the check reads %d. In the others, "+
-				"Keyturn cannot see what uses session_user.", n, maxDatabases),
-			"Set the database that the application opens (keyturn rotation configure NAME --login-database DATABASE).")
-	}
-	var where []string
-	advice := ""
+	var where, advice []string
 	for _, database := range databases {
-		further := ""
-		if database != k.t.database() {
-			further = nameIt
-		}
 		found, err := k.readsSession(ctx, database)
-		switch {
-		case isDenied(err):
-			k.sessionUnread(clone.name, fmt.Sprintf("The administrator cannot open %s, so its policies and "+
-				"functions that read session_user are not known.", databaseNamed(database)),
-				fmt.Sprintf("Run GRANT CONNECT ON DATABASE %s TO %s.%s",
-					quoteIdentifier(database), quoteIdentifier(k.t.admin.Account), further))
+		if err != nil {
+			if err := k.unreadSession(ctx, clone, database, err); err != nil {
+				return err
+			}
 			continue
-		case err != nil && further != "" && ctx.Err() == nil:
-			why := fmt.Sprintf("What reads session_user in %s is not known, because it cannot be read: %v.",
-				databaseNamed(database), err)
-			k.sessionUnread(clone.name, why, strings.TrimSpace(further))
+		}
+		if database == k.t.database() {
+			where = append(where, found...)
 			continue
-		case err != nil:
-			return err
 		}
 		for _, what := range found {
-			if further != "" {
-				what += " of " + databaseNamed(database)
-				advice = further
-			}
-			where = append(where, what)
+			where = append(where, what+" of "+databaseNamed(database))
+			advice = []string{nameIt()}
 		}
 	}
 	if len(where) == 0 {
@@ -281,10 +255,64 @@ func (k *check) session(ctx context.Context, account, clone role) error {
 		Account:    clone.name,
 		Text: "The name of the login (session_user) differs between the two, and is read by " +
 			strings.Join(where, ", ") + ".",
-		Fix:     "Use current_user there, which is the same for both." + advice,
+		Fix:     strings.Join(append([]string{"Use current_user there, which is the same for both."}, advice...), " "),
 		Consent: consentSession,
 	})
 	return nil
+}
+
+// sessionDatabases returns the database that the application names, or, if it names none, all that
+// it may open. The owner of any database can grant the account something there. Emergency rotations
+// ignore other databases. Any other rotation waits until the operator names the application's
+// database.
+func (k *check) sessionDatabases(ctx context.Context, account, clone role) ([]string, error) {
+	databases := []string{k.t.database()}
+	if k.t.login.Database != "" || k.emergency {
+		return databases, nil
+	}
+	more, err := k.usedDatabases(ctx, account.acts, account.name, clone.name)
+	if err != nil {
+		return nil, err
+	}
+	databases = append(databases, slices.DeleteFunc(more, func(d string) bool { return d == k.t.database() })...)
+	if n := len(databases); n > maxDatabases {
+		databases = databases[:maxDatabases]
+		k.sessionUnread(clone.name,
+			fmt.Sprintf("The account and its groups have rights in %d databases, of which the check reads %d. In the others, "+
+				"Keyturn cannot see what uses session_user.", n, maxDatabases),
+			"Set the database that the application opens (keyturn rotation configure NAME --login-database=DATABASE).")
+	}
+	return databases, nil
+}
+
+// unreadSession reports a database that could not be read. It returns the error if that is no
+// finding: of the application's own database, which did not answer.
+func (k *check) unreadSession(ctx context.Context, clone role, database string, err error) error {
+	var fix []string
+	further := database != k.t.database()
+	if further {
+		fix = []string{nameIt()}
+	}
+	switch {
+	case isDenied(err):
+		grant := fmt.Sprintf("Run GRANT CONNECT ON DATABASE %s TO %s.",
+			quoteIdentifier(database), quoteIdentifier(k.t.admin.Account))
+		k.sessionUnread(clone.name, fmt.Sprintf("The administrator cannot open %s, so its policies and "+
+			"functions that read session_user are not known.", databaseNamed(database)),
+			strings.Join(append([]string{grant}, fix...), " "))
+	case further && ctx.Err() == nil:
+		k.sessionUnread(clone.name, fmt.Sprintf("What reads session_user in %s is not known, because it cannot be "+
+			"read: %v.", databaseNamed(database), err), nameIt())
+	default:
+		return err
+	}
+	return nil
+}
+
+// nameIt is the advice about a database that the application may not open at all.
+func nameIt() string {
+	return "If the application opens another database, name it: keyturn rotation configure NAME " +
+		"--login-database=DATABASE."
 }
 
 func (k *check) sessionUnread(account, text, fix string) {

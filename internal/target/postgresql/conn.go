@@ -158,7 +158,7 @@ func setDatabase(err error, database string) string {
 	if !ok || answer.Code != "3D000" && !strings.Contains(answer.Message, "no such database") {
 		return ""
 	}
-	return fmt.Sprintf(" (it has no database %q: keyturn target update TARGET --set database=NAME)", database)
+	return fmt.Sprintf(" (it has no database %q: keyturn target update TARGET --set=database=NAME)", database)
 }
 
 // loginFailed classifies a failed login.

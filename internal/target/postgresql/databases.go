@@ -6,12 +6,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// maxDatabases bounds in how many databases of an account something is looked for.
+// maxDatabases is how many databases of an account are read.
 const maxDatabases = 16
-
-// nameIt ends the advice about a database that the application may not open at all.
-const nameIt = " If the application opens another database, name it: keyturn rotation " +
-	"configure NAME --login-database DATABASE."
 
 // usedDatabases returns the databases that applications may open with the logins: those with
 // something that belongs to a login or to the role that it acts as, or that was granted to it, and

@@ -86,7 +86,7 @@ func (a *attempt) keptMD5(ctx context.Context, account, verifier string) error {
 	stored, err := a.stored(ctx, account)
 	if err == nil && stored != verifier {
 		return target.Denied.Errorf(
-			"%s: this server no longer stores MD5; to agree to another form: keyturn rotation configure NAME --consent %s",
+			"%s: this server no longer stores MD5; to agree to another form: keyturn rotation configure NAME --consent=%s",
 			a.what, consentSCRAM)
 	}
 	return err

@@ -116,7 +116,7 @@ func testHostileDatabase(t *testing.T, c *cluster) {
 
 	lost := c.open(t, c.Addr(), admin, `"database":"nowhere"`)
 	_, err = lost.(target.Guarded).Standing(targettest.Within(t), "app")
-	targettest.Expect(t, err, target.Denied, "--set database=NAME")
+	targettest.Expect(t, err, target.Denied, "--set=database=NAME")
 	tt := c.open(t, c.Addr(), admin, `"database":"shop"`)
 	standing, err := tt.(target.Guarded).Standing(targettest.Within(t), "app")
 	if err != nil || standing != (target.Standing{}) {

@@ -27,7 +27,7 @@ type setup struct {
 	owner    string              // the role that the logins act as afterwards
 	others   []string            // accounts besides the logins that the statements change
 	notes    []string
-	lacks    string // a right of the administrator without which statements fail; empty for none
+	lacks    missingRight // without which statements fail
 }
 
 // PlanAccounts plans two logins. The account stays what it is: the owner of its objects, a login,

@@ -28,8 +28,8 @@ func (s *setup) plan() target.Plan {
 	if len(p.Steps) > 0 {
 		p.Notes = s.notes
 	}
-	if s.lacks != "" {
-		p.Notes = append([]string{"the server will refuse statements: " + s.lacks}, p.Notes...)
+	if len(s.lacks.settings) > 0 {
+		p.Notes = append([]string{s.lacks.note()}, p.Notes...)
 	}
 	return p
 }
@@ -133,10 +133,7 @@ func (s *setup) runShared(ctx context.Context) error {
 			statement = before + quoteLiteral(s.verifier)
 		}
 		if err := s.run(ctx, statement); err != nil {
-			if s.lacks != "" {
-				return target.WithAdvice(err, s.lacks, s.secrets...)
-			}
-			return err
+			return s.lacks.advised(statement, err, s.secrets...)
 		}
 	}
 	return s.end(ctx, "COMMIT")

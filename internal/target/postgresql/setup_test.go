@@ -454,7 +454,7 @@ func testLackingRight(t *testing.T, c *cluster) {
 	r := target.PlanRequest{Account: "lacked", Logins: [2]string{"lacked", "lacked_clone"}, Current: app}
 	const grant = `GRANT SET ON PARAMETER "app"."tenant", "log_duration" TO "lacking"`
 	p := planned(t, tt, r)
-	if len(p.Notes) == 0 || !strings.HasSuffix(p.Notes[0], grant) {
+	if len(p.Notes) == 0 || !strings.HasSuffix(p.Notes[0], "so the plan will fail. Run "+grant+" first.") {
 		t.Errorf("noted: %q, want %s", p.Notes, grant)
 	}
 	targettest.Expect(t, tt.(target.Preparer).ApplyPlan(t.Context(), p), target.Denied, grant)

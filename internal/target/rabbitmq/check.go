@@ -133,7 +133,7 @@ func (b *broker) checkSession(ctx context.Context, f *target.Findings, u user) e
 		f.Impossible("no-permission", fmt.Sprintf("The user has no permissions in the virtual host %q, so it cannot become "+
 			"current.", b.config.VHost),
 			"Give it permissions with rabbitmqctl set_permissions, or name the virtual host that applications open: "+
-				"keyturn rotation configure NAME --login-database VHOST.", target.Double)
+				"keyturn rotation configure NAME --login-database=VHOST.", target.Double)
 	}
 	return err
 }

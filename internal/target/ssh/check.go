@@ -89,7 +89,7 @@ func (h *host) checkForm(f *target.Findings, r target.CheckRequest) bool {
 	if slices.Contains(r.Strategies, wrong) {
 		f.Impossible("wrong-strategy",
 			fmt.Sprintf("The credential is a %s, which the strategy %s cannot replace.", form, wrong),
-			fmt.Sprintf("keyturn rotation configure NAME --strategy %s replaces it.", right), wrong)
+			fmt.Sprintf("keyturn rotation configure NAME --strategy=%s replaces it.", right), wrong)
 	}
 	switch {
 	case isKey(r.Current):
