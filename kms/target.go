@@ -184,9 +184,11 @@ type PrepareTargetAccountsResponse struct {
 	// Statements are the statements that the target has executed or would execute, in order. Those
 	// of one database are executed as a whole or not at all.
 	Statements []TargetStatement `kms:"Statements,list=Statement"`
-	// Databases are those in which the two accounts have been compared.
+	// Databases are those in which the two accounts have been compared and are equal; absent when they
+	// differ.
 	Databases []string `kms:"Databases,list=Database,omitempty"`
-	// Applied reports that it was done, Proven that both accounts log in and have equal rights.
+	// Applied reports that it was done, Proven that both accounts log in and have equal rights, and
+	// that a check finds nothing that makes a rotation impossible.
 	Applied bool `kms:"Applied"`
 	Proven  bool `kms:"Proven"`
 	// SecretName and VersionID are of the secret with both credentials, with Apply.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -272,12 +273,8 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 		return err
 	}
 	if err := p.applyPlan(ctx, plan, one, other); err != nil {
-		refusal := p.refused(err, fmt.Sprintf(". Both credentials are in secret %q, whose rotation is paused; "+
+		return p.ends(ctx, err, fmt.Sprintf(". Both credentials are in secret %q, whose rotation is paused; "+
 			"repeat the call to continue.", p.in.SecretName))
-		if err := p.unfinished(ctx, target.TextForCaller(err)); err != nil {
-			return err
-		}
-		return refusal
 	}
 	p.out.Applied = true
 	proof := plan.Request
@@ -326,7 +323,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 		p.staysPaused(p.said(err))
 		return p.unfinished(ctx, target.TextForCaller(err))
 	case err != nil:
-		return p.refused(err, ". All is set up but not proven; repeat the call to prove it.")
+		return p.ends(ctx, err, ". All is set up but not proven; repeat the call to prove it.")
 	}
 	p.out.Databases = proof.Databases
 	p.out.Findings = append(p.out.Findings, proof.Left...)
@@ -339,7 +336,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 		p.staysPaused(reason)
 	}
 	paused := false
-	err = p.changeRotation(ctx, func(r rotation.Record) rotation.Record {
+	err = p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
 		r.Check = &check
 		if p.out.Proven && r.IsPreparing() { // to end any other pause takes a right of its own
 			r = r.WithPause(nil)
@@ -359,9 +356,23 @@ func (p *preparation) staysPaused(why string) {
 		"the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
 }
 
+// ends returns the error of a call that ends before the accounts are proven, and stores why the
+// rotation stays paused. advice ends the message.
+func (p *preparation) ends(ctx context.Context, err error, advice string) error {
+	return errors.Join(p.refused(err, advice), p.unfinished(ctx, target.TextForCaller(err)))
+}
+
 // unfinished stores why the rotation of the secret is paused, which the call that completes the
 // accounts replaces with a check.
 func (p *preparation) unfinished(ctx context.Context, why string) error {
+	return p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
+		r.Check = p.notPrepared(why)
+		return r
+	})
+}
+
+// notPrepared is the check of a rotation that is paused until the accounts are proven equal.
+func (p *preparation) notPrepared(why string) *rotation.Check {
 	check := rotation.Check{At: p.At, Target: p.target.Name, Findings: []target.Finding{{
 		Code:    codeNotPrepared,
 		Verdict: target.Impossible,
@@ -371,11 +382,29 @@ func (p *preparation) unfinished(ctx context.Context, why string) error {
 		Fix: fault.Command("target prepare-accounts", p.target.Name, "--account="+p.in.AccountName,
 			"--clone="+p.in.CloneAccountName, "--secret="+p.in.SecretName, "--apply") + " continues.",
 	}}}.Bounded()
-	return p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
-		r.Check = &check
-		return r
-	})
+	return &check
 }
+
+// keepingNotPrepared returns a check that replaces the one of r, nil for none. It keeps the finding
+// that says why the rotation is paused until the accounts are proven equal.
+func keepingNotPrepared(r rotation.Record, check *rotation.Check) *rotation.Check {
+	if !r.IsPreparing() || r.Check == nil {
+		return check
+	}
+	i := slices.IndexFunc(r.Check.Findings, isNotPrepared)
+	if i < 0 {
+		return check
+	}
+	kept := rotation.Check{At: r.Check.At, Target: r.Check.Target}
+	if check != nil {
+		kept = *check
+	}
+	kept.Findings = append([]target.Finding{r.Check.Findings[i]}, kept.Findings...)
+	kept = kept.Bounded()
+	return &kept
+}
+
+func isNotPrepared(f target.Finding) bool { return f.Code == codeNotPrepared }
 
 // check checks a rotation between the two accounts. reason says what makes it impossible; empty for
 // nothing. Findings that need consent are left to ConfigureRotation.
@@ -390,8 +419,9 @@ func (p *preparation) check(ctx context.Context) (check rotation.Check, reason s
 		return check, "", err
 	}
 	if why := k.check.Unchecked; why != "" {
-		return check, "", fault.New(fault.InUse, "Target %q: %s. All is set up but not checked; repeat the call to check it.",
+		err := fault.New(fault.InUse, "Target %q: %s. All is set up but not checked; repeat the call to check it.",
 			p.target.Name, why)
+		return check, "", errors.Join(err, p.unfinished(ctx, why))
 	}
 	serious := slices.DeleteFunc(slices.Clone(k.check.Findings), func(f target.Finding) bool {
 		return f.Verdict != target.Impossible
@@ -478,6 +508,7 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 		return err
 	}
 	return p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
+		r.Check = p.notPrepared("the call has not ended, or was interrupted")
 		return r.WithPause(&rotation.Pause{Since: p.At, By: p.Principal.ARN(), Preparation: true})
 	})
 }

@@ -1,9 +1,12 @@
 package api_test
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
@@ -47,5 +50,91 @@ func TestPrepareAccountsRights(t *testing.T) {
 		}
 		_, err := c.PrepareTargetAccounts(t.Context(), in)
 		wantCode(t, name, err, tt.code)
+	}
+}
+
+// preparing is a target that makes two accounts from one. unproven is the answer to a proof, and
+// applying runs while the plan is carried out.
+type preparing struct {
+	*memory
+	applying func()
+	refused  error
+	unproven error
+}
+
+func (p *preparing) PlanAccounts(_ context.Context, r target.PlanRequest) (target.Plan, error) {
+	return target.Plan{Request: r, Owner: r.Account}, nil
+}
+
+func (p *preparing) ApplyPlan(context.Context, target.Plan) error {
+	p.applying()
+	return p.refused
+}
+
+func (p *preparing) ProveAccounts(context.Context, target.PlanRequest, target.Credential, target.Credential) (
+	target.Proof, error,
+) {
+	return target.Proof{Databases: []string{"shop"}}, p.unproven
+}
+
+// TestUnfinishedPreparation verifies that a rotation that is paused because a preparation has not
+// proven its accounts says so, wherever the preparation has ended, and also after another check.
+func TestUnfinishedPreparation(t *testing.T) {
+	t.Parallel()
+	noAnswer := target.Failed(target.Unreachable, "", "connect: connection refused")
+	for name, tt := range map[string]struct {
+		change func(p *preparing)
+		fails  string // the text of the refusal; empty for none
+		want   string // in the finding
+	}{
+		"not carried out": {func(p *preparing) { p.refused = noAnswer }, "repeat the call to continue", "is not finished"},
+		"not proven":      {func(p *preparing) { p.unproven = noAnswer }, "set up but not proven", "connection refused"},
+		"not equal": {
+			func(p *preparing) { p.unproven = target.Failed(target.Denied, "", "app_clone lacks a right") }, "",
+			"app_clone lacks a right",
+		},
+		"not checked": {func(p *preparing) { p.memory.refuses(noAnswer) }, "set up but not checked", "connection refused"},
+	} {
+		w, m := rotating(t)
+		p := &preparing{memory: m}
+		kind := m.kinds()[0]
+		kind.Name, kind.Open = "preparing", func(target.Settings) (target.Target, error) { return p, nil }
+		w.env.Kinds["preparing"] = kind
+		w.must(t, "RegisterTarget", "TargetName", "two", "Kind", "preparing", "Config", toMemory, "AdminSecretName",
+			"pg-admin")
+		unfinished := func(f kms.RotationFinding) bool { return f.Code == "accounts-not-prepared" }
+		finding := func(when string) string {
+			t.Helper()
+			r := w.describe(t, "pair")
+			if i := slices.IndexFunc(r.CheckFindings, unfinished); r.Paused && i >= 0 {
+				return r.CheckFindings[i].Text
+			}
+			t.Errorf("%s, %s: paused %t without a finding that says why: %+v", name, when, r.Paused, r.CheckFindings)
+			return ""
+		}
+		p.applying = func() { finding("where a crash would end the call") }
+		tt.change(p)
+		in := []string{
+			"TargetName", "two", "AccountName", "app", "CloneAccountName", "app_clone",
+			"AccountPassword", "the-applications-password", "Apply", "true", "SecretName", "pair", "VersionId", "v1",
+		}
+		if tt.fails != "" {
+			w.refused(t, kms.CodeResourceInUse, tt.fails, "PrepareTargetAccounts", in...)
+		} else {
+			w.must(t, "PrepareTargetAccounts", in...)
+		}
+		if text := finding("at the end"); !strings.Contains(text, tt.want) {
+			t.Errorf("%s: the finding is %q, want %q in it", name, text, tt.want)
+		}
+		m.refuses(nil)
+		w.must(t, "CheckRotation", "SecretName", "pair")
+		finding("after a check")
+		p.refused, p.unproven = nil, nil
+		if out := w.must(t, "PrepareTargetAccounts", in...).(*kms.PrepareTargetAccountsResponse); !out.Proven {
+			t.Errorf("%s: the same call when nothing stands in the way: %+v", name, out)
+		}
+		if r := w.describe(t, "pair"); r.Paused || slices.ContainsFunc(r.CheckFindings, unfinished) {
+			t.Errorf("%s: once proven: paused %t, %+v", name, r.Paused, r.CheckFindings)
+		}
 	}
 }

@@ -124,7 +124,7 @@ func (c *Call) keepCheck(ctx context.Context, k *inspection, lastFailed time.Tim
 		if err != nil {
 			return err
 		}
-		r.Check = &k.check
+		r.Check = keepingNotPrepared(r, &k.check)
 		return tx.PutRotation(&r)
 	})
 }
@@ -251,7 +251,7 @@ func (t *Turn) Check(
 	}
 	k.check = k.check.Bounded()
 	return func(r rotation.Record) rotation.Record {
-		r.Check = &k.check
+		r.Check = keepingNotPrepared(r, &k.check)
 		if k.loginFailed {
 			r.LoginFailedAt = k.At
 		}

@@ -76,7 +76,7 @@ func configureRotation(
 		if err != nil {
 			return s, err
 		}
-		r.Check = check
+		r.Check = keepingNotPrepared(r, check)
 		return c.planWith(tx, s, r)
 	})
 	if err != nil {
@@ -143,8 +143,7 @@ func (c *Call) refuseImpossible(
 // isChecked reports whether the last check of a secret answers for the settings that it is about to
 // get: they ask for nothing else at the target, and the check was made a moment ago.
 func (c *Call) isChecked(before, after secret.Secret, r rotation.Record, t store.Target) bool {
-	unfinished := func(f target.Finding) bool { return f.Code == codeNotPrepared } // no answer of the target
-	if r.Check == nil || slices.ContainsFunc(r.Check.Findings, unfinished) {
+	if r.Check == nil || slices.ContainsFunc(r.Check.Findings, isNotPrepared) { // no answer of the target
 		return false
 	}
 	if r.Check.Target != t.Name || before.TargetName() != t.Name || !before.BoundTo(t.ID) {

@@ -94,16 +94,11 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 	case c.Undo:
 		fmt.Fprintf(e.stdout, "Nothing was changed; --undo --apply does it.\n")
 	case out.Proven:
-		where := ""
-		switch len(out.Databases) {
-		case 0:
-		case 1:
-			where = " in database " + out.Databases[0]
-		default:
-			where = " in databases " + strings.Join(out.Databases, ", ")
-		}
 		fmt.Fprintf(e.stdout, "Done. Both logins are shown to be equal%s. Secret %s has their credentials.\n",
-			where, out.SecretName)
+			within(out.Databases), out.SecretName)
+	case out.Applied && len(out.Databases) > 0:
+		fmt.Fprintf(e.stdout, "Done. Both logins are shown to be equal%s, but a rotation is not possible yet.\n",
+			within(out.Databases))
 	case out.Applied:
 		fmt.Fprintf(e.stdout, "Done, but the logins are not equal.\n")
 	case len(out.Statements) == 0:
@@ -112,4 +107,15 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 		fmt.Fprintf(e.stdout, "Nothing was changed; --apply --secret NAME does it.\n")
 	}
 	return nil
+}
+
+// within says in which databases something is so.
+func within(databases []string) string {
+	switch len(databases) {
+	case 0:
+		return ""
+	case 1:
+		return " in database " + databases[0]
+	}
+	return " in databases " + strings.Join(databases, ", ")
 }
