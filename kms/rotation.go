@@ -250,11 +250,13 @@ type DescribeRotationResponse struct {
 	// CredentialState is live, dead or unknown, as the target said at ProbeTime.
 	CredentialState string    `kms:"CredentialState"`
 	ProbeTime       time.Time `kms:"ProbeTime,omitempty"`
-	// ProbeAttemptTime is when the service last asked the target about the credential in use, whatever
-	// came of that: it is later than ProbeTime where the target did not answer. ProbePending says that
-	// it is to ask now.
+	// ProbeAttemptTime is when the service last tried to ask the target about the credential in use:
+	// it is later than ProbeTime where the target did not answer. ProbePending says that the service
+	// is to ask as soon as its limits on probes and failed logins allow, and ProbeSkipped why
+	// ProbeRotation would not make it ask now; it is empty where it would.
 	ProbeAttemptTime time.Time      `kms:"ProbeAttemptTime,omitempty"`
 	ProbePending     bool           `kms:"ProbePending"`
+	ProbeSkipped     string         `kms:"ProbeSkipped,omitempty"`
 	Steps            []RotationStep `kms:"Steps,list=Step"`
 	RequestID        string         `kms:"RequestId"`
 }
@@ -343,11 +345,12 @@ type ListedRotation struct {
 	PromoteTime      time.Time       `kms:"PromoteTime,omitempty"`
 	NextAttemptTime  time.Time       `kms:"NextAttemptTime,omitempty"`
 	NextRotationDate time.Time       `kms:"NextRotationDate,omitempty"`
-	// CredentialState to ProbePending are as in [DescribeRotationResponse].
+	// CredentialState to ProbeSkipped are as in [DescribeRotationResponse].
 	CredentialState  string    `kms:"CredentialState"`
 	ProbeTime        time.Time `kms:"ProbeTime,omitempty"`
 	ProbeAttemptTime time.Time `kms:"ProbeAttemptTime,omitempty"`
 	ProbePending     bool      `kms:"ProbePending"`
+	ProbeSkipped     string    `kms:"ProbeSkipped,omitempty"`
 	Reason           string    `kms:"Reason,omitempty"`
 }
 
@@ -389,13 +392,13 @@ type PauseRotationRequest struct {
 }
 
 // ProbeRotationResponse says how many credentials the service asks the targets about, up to 10 a
-// second. DescribeRotation and ListRotations show what has come of that once ProbePending is false.
+// second. DescribeRotation and ListRotations show the results once ProbePending is false.
 type ProbeRotationResponse struct {
 	// Asked counts the credentials that the targets are asked about.
 	Asked int `kms:"Asked"`
-	// NotAsked counts those that they are not, because a rotation is changing them or has been
-	// quarantined, or because the secret is deleted, or has an access key of this service. Reason says
-	// why where the request names a secret.
+	// NotAsked counts the credentials that are skipped: a rotation is changing them or has been
+	// quarantined, the secret is deleted, or it has an access key of this service. Reason says why
+	// where the request names a secret; ProbeSkipped of a rotation says so for each.
 	NotAsked  int    `kms:"NotAsked"`
 	Reason    string `kms:"Reason,omitempty"`
 	RequestID string `kms:"RequestId"`

@@ -71,7 +71,8 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		CredentialState:    r.Health.State(),
 		ProbeTime:          r.Health.ProbedAt,
 		ProbeAttemptTime:   r.Health.TriedAt,
-		ProbePending:       r.ProbePending(),
+		ProbePending:       r.ProbePending(now),
+		ProbeSkipped:       unprobedNow(r),
 		NextAttemptTime:    nextAttempt(r, now),
 		Outcome:            r.State.Outcome(),
 		WaitsFor:           r.WaitsFor(0, now),
@@ -212,8 +213,8 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			return true
 		}
 		t, _, err := c.Snapshot.Target(r.Account, r.Target)
-		if err != nil {
-			failed = err
+		skipped, err2 := c.skipped(r)
+		if failed = errors.Join(err, err2); failed != nil {
 			return false
 		}
 		pauses := pausesOf(all, t, r)
@@ -232,7 +233,8 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			CredentialState:  r.Health.State(),
 			ProbeTime:        r.Health.ProbedAt,
 			ProbeAttemptTime: r.Health.TriedAt,
-			ProbePending:     r.ProbePending(),
+			ProbePending:     r.ProbePending(c.At),
+			ProbeSkipped:     skipped,
 			Reason:           r.Why(),
 		})
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -100,22 +99,20 @@ func (c *Call) probeNow(ctx context.Context, name, targetName string) (reason st
 		if err != nil || reason != "" {
 			return err
 		}
-		r.Health.NextAt, r.Health.TriedAt = c.At, time.Time{}
+		r.Health.NextAt, r.Health.Wanted = c.At, true
 		return tx.PutRotation(&r)
 	})
 	return reason, err
 }
 
-// unprobed returns why no target is ever asked about the credential of a secret; empty if one is.
-// ok is false for a secret that no longer exists.
+// unprobed returns why no target is asked about the credential of a secret; empty if the record of
+// its rotation decides that. ok is false for a secret that no longer exists.
 func unprobed(s secret.Secret, ok bool) string {
 	switch {
 	case !ok || s.Deleting():
 		return "The secret is deleted."
 	case !s.IsRotated():
 		return "The secret is not rotated."
-	case s.TargetName() == secret.OwnUsers:
-		return "The credential is an access key of this service, which needs no probe."
 	}
 	return ""
 }
@@ -124,6 +121,8 @@ func unprobed(s secret.Secret, ok bool) string {
 // rotation; empty if it is.
 func unprobedNow(r rotation.Record) string {
 	switch {
+	case r.Target == secret.OwnUsers:
+		return "The credential is an access key of this service, which needs no probe."
 	case r.State == rotation.Quarantined:
 		return fault.Message("The rotation is quarantined: keyturn rotation repair %s --probe asks the target.", r.Secret)
 	case !r.Probeable():
@@ -131,4 +130,13 @@ func unprobedNow(r rotation.Record) string {
 			"shows its progress.", r.State, r.Secret)
 	}
 	return ""
+}
+
+// skipped returns why the target is not asked about the credential of a record; empty if it is.
+func (c *Call) skipped(r rotation.Record) (reason string, err error) {
+	if reason = unprobedNow(r); reason != "" || !r.Health.NextAt.IsZero() {
+		return reason, nil
+	}
+	s, ok, err := c.Snapshot.Secret(r.Account, r.Secret, c.At)
+	return unprobed(s, ok), err
 }

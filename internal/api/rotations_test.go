@@ -1254,6 +1254,14 @@ func TestOwnUsersNeedNoTarget(t *testing.T) {
 		fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID,
 			key.AccessKeySecret.Reveal()), "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
 	const name = "acs/ram/user/robot"
+	if out := w.must(t, "ProbeRotation").(*kms.ProbeRotationResponse); out.Asked != 2 || out.NotAsked != 1 {
+		t.Errorf("a probe of all: %+v, want 2 and the access key skipped", out)
+	}
+	for _, r := range w.must(t, "ListRotations").(*kms.ListRotationsResponse).Rotations {
+		if own := r.SecretName == name; own != strings.Contains(r.ProbeSkipped, "access key") || own == r.ProbePending {
+			t.Errorf("after a probe of all: %+v", r)
+		}
+	}
 	w.must(t, "RotateSecret", "SecretName", name, "VersionId", "v2")
 	w.refused(t, notFound, `There is no target "ram"`, "PauseRotation", "TargetName", "ram")
 	w.inState(t, name, rotation.Quarantined)

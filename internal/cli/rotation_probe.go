@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -20,8 +20,9 @@ type rotationProbe struct {
 
 // Help explains what the flags have no room for.
 func (*rotationProbe) Help() string {
-	return "At most ten credentials a second are tried, and one failed login of an account is caused a minute. The exit " +
-		"status is 1 if a target does not accept a credential in use, or has not answered in time."
+	return "At most ten credentials a second are checked, and one failed login of an account is caused a minute. The " +
+		"exit status is 0 only if each credential was checked now and is live. With --target and --all, credentials that " +
+		"cannot be checked now are skipped: a rotation is changing them, or they are access keys of this service."
 }
 
 func (c *rotationProbe) Run(e *env) error {
@@ -37,19 +38,20 @@ func (c *rotationProbe) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if c.Timeout <= 0 {
-		return e.done(out, "%s; keyturn rotation list shows what comes of it.", askedText(out))
-	}
 	p := &prober{env: e, client: client, in: in, asked: out}
-	return p.follow(c.Timeout)
-}
-
-func askedText(out *kms.ProbeRotationResponse) string {
-	text := fmt.Sprintf("credentials asked about: %d, not asked about: %d", out.Asked, out.NotAsked)
+	if c.Timeout > 0 {
+		return p.follow(c.Timeout)
+	}
+	text := fmt.Sprintf("%d to check, %d skipped", out.Asked, out.NotAsked)
 	if out.Reason != "" {
 		text += ". " + out.Reason
+	} else {
+		text += "; keyturn rotation list shows the results."
 	}
-	return text
+	if err := e.done(out, "%s", text); err != nil || !p.skipped() {
+		return err
+	}
+	return coded{exitFailed, ""}
 }
 
 // prober waits for what targets say of credentials.
@@ -60,21 +62,41 @@ type prober struct {
 	asked  *kms.ProbeRotationResponse
 }
 
-// follow waits until the targets were asked, and prints what came of it.
+// probeResult is what the command prints for programs.
+type probeResult struct {
+	Asked     int                  `kms:"Asked"`
+	NotAsked  int                  `kms:"NotAsked"`
+	Reason    string               `kms:"Reason,omitempty"`
+	Rotations []kms.ListedRotation `kms:"Rotations,list=Rotation"`
+	RequestID string               `kms:"RequestId"`
+}
+
+// skipped reports whether the one credential that the command names is not checked.
+func (p *prober) skipped() bool { return p.in.SecretName != "" && p.asked.Asked == 0 }
+
+// follow waits until the targets were asked, and prints the results.
 func (p *prober) follow(timeout time.Duration) error {
 	var list []kms.ListedRotation
+	var answered time.Time
 	late, err := poll(p.ctx, timeout, func(ctx context.Context) (over bool, err error) {
 		now, err := p.rotations(ctx)
 		if err != nil {
 			return false, err
 		}
-		list = now
+		list, answered = now, time.Now()
 		return !pending(list), nil
 	})
-	if list == nil || !late && err != nil {
+	switch {
+	case !late && err != nil:
 		return err
+	case late && p.ctx.Err() != nil:
+		return errors.New("interrupted; the targets are asked automatically, keyturn rotation list shows the results")
+	case late && answered.IsZero():
+		return silent(timeout, err)
+	case late && err != nil:
+		err = fmt.Errorf("after %s: the server has answered at %s for the last time: %w", timeout, when(answered), err)
 	}
-	return p.print(list)
+	return cmp.Or(err, p.print(list))
 }
 
 // rotations returns the rotations that the probe is about.
@@ -97,7 +119,8 @@ func (p *prober) rotations(ctx context.Context) ([]kms.ListedRotation, error) {
 		CredentialState:  r.CredentialState,
 		ProbeTime:        r.ProbeTime,
 		ProbeAttemptTime: r.ProbeAttemptTime,
-		ProbePending:     r.ProbePending,
+		ProbePending:     r.ProbePending && !p.skipped(),
+		ProbeSkipped:     cmp.Or(p.asked.Reason, r.ProbeSkipped),
 		Reason:           r.Reason,
 	}}, nil
 }
@@ -107,22 +130,35 @@ func pending(list []kms.ListedRotation) bool {
 	return slices.ContainsFunc(list, func(r kms.ListedRotation) bool { return r.ProbePending })
 }
 
-// print prints what is known of each credential, and fails unless the targets accept all.
+// print prints what is known of each credential. It fails unless the targets accept all that were
+// checked, and if the one that the command names was not.
 func (p *prober) print(list []kms.ListedRotation) error {
 	counts := map[string]int{}
+	failed := p.skipped()
 	t := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "REASON")
 	for _, r := range list {
-		said := probed(r)
-		counts[said]++
-		t.row(r.SecretName, r.TargetName, r.State, said, cmp.Or(r.Reason, p.asked.Reason))
+		said, reason := probed(r), r.Reason
+		if said == probeSkipped {
+			reason = r.ProbeSkipped
+		} else {
+			counts[said]++
+		}
+		failed = failed || r.State == kms.RotationQuarantined || said != "live" && said != probeSkipped
+		t.row(r.SecretName, r.TargetName, r.State, said, reason)
 	}
 	var err error
 	if p.json() {
-		err = printResponse(p.stdout, &kms.ListRotationsResponse{Rotations: list, RequestID: p.asked.RequestID})
+		err = printResponse(p.stdout, &probeResult{
+			Asked:     p.asked.Asked,
+			NotAsked:  p.asked.NotAsked,
+			Reason:    p.asked.Reason,
+			Rotations: list,
+			RequestID: p.asked.RequestID,
+		})
 	} else {
 		err = errors.Join(t.write(p.stdout), p.sum(counts))
 	}
-	if err == nil && counts["live"] < len(list) {
+	if err == nil && failed {
 		err = coded{exitFailed, ""}
 	}
 	return err
@@ -130,19 +166,29 @@ func (p *prober) print(list []kms.ListedRotation) error {
 
 // sum prints how many credentials there are of each kind.
 func (p *prober) sum(counts map[string]int) error {
-	text := fmt.Sprintf("Asked about: %d, not asked about: %d.", p.asked.Asked, p.asked.NotAsked)
+	var list []string
 	for _, said := range slices.Sorted(maps.Keys(counts)) {
-		text += fmt.Sprintf(" %s: %d.", fault.Capital(said), counts[said])
+		list = append(list, fmt.Sprintf("%d %s", counts[said], said))
 	}
-	_, err := fmt.Fprintln(p.stdout, text)
+	text := fmt.Sprintf("%d checked, %d skipped", p.asked.Asked, p.asked.NotAsked)
+	if len(list) > 0 {
+		text += ": " + strings.Join(list, ", ")
+	}
+	_, err := fmt.Fprintln(p.stdout, text+".")
 	return err
 }
 
-// probed says what came of the last question about a credential.
+// probeSkipped is what the command says of a credential that was not checked.
+const probeSkipped = "skipped"
+
+// probed says what came of the last question about a credential. One that is dead stays so while it
+// is skipped.
 func probed(r kms.ListedRotation) string {
 	switch {
 	case r.ProbePending:
 		return "not asked yet"
+	case r.ProbeSkipped != "" && r.CredentialState != "dead":
+		return probeSkipped
 	case r.ProbeAttemptTime.After(r.ProbeTime):
 		return "no answer"
 	}

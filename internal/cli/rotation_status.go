@@ -423,12 +423,17 @@ func (f *follower) printWait(r *kms.DescribeRotationResponse) {
 	fmt.Fprintln(w, text)
 }
 
+// silent is the error of a command whose server has not answered at all.
+func silent(timeout time.Duration, err error) error {
+	return fmt.Errorf("the server has not answered within %s: %w", timeout, err)
+}
+
 func (f *follower) late(timeout time.Duration, err error) error {
 	switch {
 	case f.ctx.Err() != nil:
 		return errors.New("interrupted; the rotation continues automatically")
 	case f.last == nil && err != nil:
-		return fmt.Errorf("the server has not answered within %s: %w", timeout, err)
+		return silent(timeout, err)
 	case f.last == nil:
 		return errors.New(fault.Message("after %s it waits for the end of another rotation of %s; it continues "+
 			"automatically, keyturn rotation status %s shows how", timeout, f.secret, f.secret))

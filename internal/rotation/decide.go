@@ -250,6 +250,8 @@ type Probe struct {
 	LoginFailed bool
 	// Answered says that a system of the target's kind has answered.
 	Answered bool
+	// Wait is how long the engine must wait before a login; when it is positive, it has not asked.
+	Wait time.Duration
 }
 
 // AfterProbe returns the record after a probe, and the event that this is; empty for none. next is
@@ -267,7 +269,12 @@ func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 		r.Health.Text = "a replica does not accept it: " + p.Late
 		return r.note(now, CopiesLate, p.Late), CopiesLate
 	case target.NotKnown:
+		if p.Wait > 0 {
+			r.Health.Wanted, r.Health.NextAt, r.Health.Text = true, now.Add(p.Wait), p.Text
+			return r, ""
+		}
 		r.Health.Silent++
+		r.Health.Wanted = false
 		r.Health.TriedAt, r.Health.NextAt, r.Health.Text = now, next, p.Text
 		return r, ""
 	}

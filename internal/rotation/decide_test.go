@@ -508,6 +508,39 @@ func TestAfterGrace(t *testing.T) {
 	}
 }
 
+// TestProbePending verifies when the target is still to be asked about the credential in use.
+func TestProbePending(t *testing.T) {
+	t.Parallel()
+	later := noon.Add(time.Hour)
+	for name, tt := range map[string]struct {
+		state  rotation.State
+		health rotation.Health
+		want   bool
+	}{
+		"never asked":           {rotation.Idle, rotation.Health{}, false},
+		"first probe":           {rotation.Idle, rotation.Health{NextAt: noon}, true},
+		"of an earlier release": {rotation.Done, rotation.Health{ProbedAt: noon, Live: true, NextAt: later}, false},
+		"asked for":             {rotation.Done, rotation.Health{ProbedAt: noon, NextAt: later, Wanted: true}, true},
+		"a rotation began":      {rotation.Applying, rotation.Health{ProbedAt: noon, NextAt: noon, Wanted: true}, true},
+		"due in a rotation":     {rotation.Applying, rotation.Health{ProbedAt: noon, NextAt: noon}, false},
+		"quarantined":           {rotation.Quarantined, rotation.Health{ProbedAt: noon, NextAt: noon, Wanted: true}, false},
+	} {
+		r := record(tt.state)
+		r.Health = tt.health
+		if got := r.ProbePending(noon); got != tt.want {
+			t.Errorf("%s: pending %t, want %t", name, got, tt.want)
+		}
+	}
+	asked := record(rotation.Done)
+	asked.Health = rotation.Health{NextAt: noon, Wanted: true}
+	for _, live := range []target.Liveness{target.Live, target.NotKnown, target.Dead} {
+		r, _ := asked.AfterProbe(rotation.Probe{Version: "v2", Live: live}, noon, later)
+		if r.ProbePending(noon) {
+			t.Errorf("after the answer %v it is still to be asked", live)
+		}
+	}
+}
+
 // TestAfterProbe verifies what a probe means for the record.
 func TestAfterProbe(t *testing.T) {
 	t.Parallel()
@@ -520,6 +553,13 @@ func TestAfterProbe(t *testing.T) {
 	silent, kind := live.AfterProbe(rotation.Probe{Version: "v2", Live: target.NotKnown}, next, next.Add(time.Hour))
 	if kind != "" || silent.Health.Silent != 1 || !silent.Health.Live || silent.State != rotation.Done {
 		t.Errorf("no answer: %q, %+v", kind, silent)
+	}
+	p := rotation.Probe{Version: "v2", Live: target.NotKnown, Text: "waiting", Wait: time.Minute}
+	waits, kind := live.AfterProbe(p, next, next.Add(time.Hour))
+	if kind != "" || !waits.Health.TriedAt.Equal(noon) || waits.Health.Silent != 0 ||
+		!waits.Health.NextAt.Equal(next.Add(time.Minute)) ||
+		!waits.ProbePending(next) {
+		t.Errorf("the target was not asked, because a login must wait: %q, %+v", kind, waits)
 	}
 	for _, failed := range []bool{false, true} {
 		p := rotation.Probe{Version: "v2", Target: "t", Live: target.Dead, Strategy: target.Single, LoginFailed: failed}

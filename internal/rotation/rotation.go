@@ -174,11 +174,13 @@ type Health struct {
 	// ProbedAt is when the target last answered, and Live what it said.
 	ProbedAt time.Time `json:"probed_at,omitzero"`
 	Live     bool      `json:"live,omitempty"`
-	// TriedAt is when the engine last tried to ask it, whatever came of that; zero while it is to ask
-	// at once.
+	// TriedAt is when the engine last tried to ask it, whatever came of that.
 	TriedAt time.Time `json:"tried_at,omitzero"`
 	// NextAt is when it is asked again; zero means never.
 	NextAt time.Time `json:"next_at,omitzero"`
+	// Wanted says that it is to be asked as soon as the limits of the engine allow: until NextAt, its
+	// turn comes no sooner.
+	Wanted bool `json:"wanted,omitempty"`
 	// Silent counts the probes in a row that decided nothing, and Text is what the last of them met.
 	Silent int    `json:"silent,omitempty"`
 	Text   string `json:"text,omitempty"`

@@ -263,9 +263,17 @@ func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
 // being changed.
 func (r Record) Probeable() bool { return !r.InFlight() || r.State == InGrace }
 
-// ProbePending reports whether the engine is to ask the target at once about the credential in use.
-func (r Record) ProbePending() bool {
-	return r.Probeable() && r.Health.TriedAt.IsZero() && !r.Health.NextAt.IsZero()
+// ProbePending reports whether the engine is to ask the target about the credential in use as soon
+// as its limits allow. What a call has asked for stays pending in a rotation that has begun since.
+func (r Record) ProbePending(now time.Time) bool {
+	switch h := r.Health; {
+	case r.State == Quarantined, h.NextAt.IsZero():
+		return false
+	case h.Wanted:
+		return true
+	default:
+		return r.Probeable() && !h.NextAt.After(now)
+	}
 }
 
 // Unsent reports whether no candidate of the rotation was sent to the target.

@@ -17,7 +17,7 @@ func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
 	now := w.engine.Now()
 	if at := w.rotator.probes.slot("", now); at.After(now.Add(time.Second)) {
 		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-			r.Health.NextAt = at
+			r.Health.NextAt, r.Health.Wanted = at, true
 			return r
 		})
 		return false, err
@@ -91,7 +91,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 		return p
 	}
 	if wait := w.quiet(t.Record, w.engine.Now()); wait > 0 {
-		p.Text = rotation.TooSoon(wait).Text
+		p.Text, p.Wait = rotation.TooSoon(wait).Text, wait
 		return p
 	}
 	answer := w.verify(ctx, t, system, c)
