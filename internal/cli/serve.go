@@ -17,6 +17,9 @@ import (
 type serveCommand struct{ settingFlags }
 
 func (c *serveCommand) Run(e *env) error {
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP) // before anything else: the start may take minutes
+	defer signal.Stop(reload)
 	set, err := loadSettings(e, c.given())
 	if err != nil {
 		return err
@@ -26,12 +29,12 @@ func (c *serveCommand) Run(e *env) error {
 			set.Logger.Warn("core dumps could not be disabled", "err", err)
 		}
 	}
-	return serve(e, set.Config)
+	return serve(e, set.Config, reload)
 }
 
 // serve runs the server until ctx ends. It prints on standard output how to go on after a first
-// run.
-func serve(e *env, config server.Config) error {
+// run. A reload during the start follows it.
+func serve(e *env, config server.Config, reload <-chan os.Signal) error {
 	config.Version = command.Version
 	node, err := server.New(e.ctx, config)
 	if err != nil {
@@ -39,9 +42,6 @@ func serve(e *env, config server.Config) error {
 	}
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	defer signal.Stop(reload)
 	done := make(chan error, 1)
 	go func() { done <- node.Run(ctx) }()
 	select {
