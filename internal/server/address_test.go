@@ -37,7 +37,8 @@ func TestEndpointIsNamedByTheCertificate(t *testing.T) {
 		l := fixed{at: net.TCPAddr{IP: net.ParseIP(c.ip), Port: 7443}}
 		s := &Server{config: Config{TLSNames: c.names}, tls: l, plain: l}
 		if c.own != nil {
-			s.own = &ownCertificate{pair: &tls.Certificate{Leaf: c.own}}
+			s.own = &ownCertificate{}
+			s.own.pair.Store(&tls.Certificate{Leaf: c.own})
 		}
 		if got := s.Endpoint(); got != c.want {
 			t.Errorf("listening on %s with names %v: %s, want %s", c.ip, c.names, got, c.want)

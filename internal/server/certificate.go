@@ -1,110 +1,119 @@
 package server
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"sync"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/ownfile"
 )
 
-// certificatePoll is how often a handshake looks whether the files of the certificate have changed.
+// certificatePoll is how often the files of the operator's certificate are read.
 const certificatePoll = 10 * time.Second
 
-// ownCertificate is the operator's certificate, which is read again once its files have changed.
-// Files that cannot be used change nothing: the certificate before stays in use.
+// ownCertificate is the operator's certificate. Its run reads the files again while the server
+// runs; files that cannot be used change nothing. Handshakes and metrics never wait for a disk.
 type ownCertificate struct {
 	certFile, keyFile string
 	trust             ownfile.Trust
-	now               func() time.Time
 	log               *slog.Logger
+	pair              atomic.Pointer[tls.Certificate]
+	asked             chan struct{} // by reload; one request is enough for all who ask
 
-	mu     sync.Mutex
-	pair   *tls.Certificate // guarded by mu
-	files  [2]fs.FileInfo   // guarded by mu; as they were when they were read last
-	lookAt time.Time        // guarded by mu
+	// For run alone:
+	failed   bool   // the last look
+	reported string // the failure that was logged last; empty after a success
 }
 
 // openCertificate reads the operator's certificate.
 func openCertificate(c Config) (*ownCertificate, error) {
-	o := &ownCertificate{certFile: c.TLSCertFile, keyFile: c.TLSKeyFile, trust: c.Trust, now: c.Now, log: c.Logger}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.lookAt, o.files = o.now().Add(certificatePoll), o.statLocked()
-	return o, o.readLocked()
-}
-
-func (o *ownCertificate) readLocked() error {
-	pair, err := tls.LoadX509KeyPair(o.certFile, o.keyFile)
+	o := &ownCertificate{
+		certFile: c.TLSCertFile,
+		keyFile:  c.TLSKeyFile,
+		trust:    c.Trust,
+		log:      c.Logger,
+		asked:    make(chan struct{}, 1),
+	}
+	pair, err := o.read()
 	if err != nil {
-		return fmt.Errorf("TLS certificate: %w", err)
+		return nil, fmt.Errorf("TLS certificate: %w", err)
 	}
-	o.pair = &pair
-	return nil
+	o.pair.Store(pair)
+	return o, nil
 }
 
-func (o *ownCertificate) statLocked() (files [2]fs.FileInfo) {
-	for i, path := range []string{o.certFile, o.keyFile} {
-		files[i], _ = os.Stat(path) // one that is missing differs from one that is there
+// read reads both files, if no other user can have written them or read the key.
+func (o *ownCertificate) read() (*tls.Certificate, error) {
+	if err := o.trust.CheckSecret(o.keyFile); err != nil {
+		return nil, err
 	}
-	return files
+	if err := o.trust.CheckFile(o.certFile); err != nil {
+		return nil, err
+	}
+	pair, err := tls.LoadX509KeyPair(o.certFile, o.keyFile)
+	return &pair, err
 }
 
-// current returns the certificate, and reads it again if its files have changed.
+// current returns the certificate for a handshake.
 func (o *ownCertificate) current(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.now().Before(o.lookAt) {
-		o.lookLocked()
-	}
-	return o.pair, nil
+	return o.pair.Load(), nil
 }
 
 // leaf returns the certificate itself, without the certificates of its issuers.
-func (o *ownCertificate) leaf() *x509.Certificate {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.pair.Leaf
-}
+func (o *ownCertificate) leaf() *x509.Certificate { return o.pair.Load().Leaf }
 
-// reload reads the certificate again if its files have changed.
+// reload makes run read the files now, and log what came of it. It does not wait for that.
 func (o *ownCertificate) reload() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.lookLocked()
+	select {
+	case o.asked <- struct{}{}:
+	default: // run has not begun to read for the request before
+	}
 }
 
-func (o *ownCertificate) lookLocked() {
-	o.lookAt = o.now().Add(certificatePoll)
-	files := o.statLocked()
-	if sameFile(files[0], o.files[0]) && sameFile(files[1], o.files[1]) {
-		return
+// run reads the files every certificatePoll, and when reload asks, until ctx ends.
+func (o *ownCertificate) run(ctx context.Context) {
+	t := time.NewTicker(certificatePoll)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			o.look(false)
+		case <-o.asked:
+			o.look(true)
+		case <-ctx.Done():
+			return
+		}
 	}
-	o.files = files // those that cannot be used are reported once
-	err := o.trust.CheckSecret(o.keyFile)
-	if err == nil {
-		err = o.trust.CheckFile(o.certFile)
-	}
-	if err == nil {
-		err = o.readLocked()
-	}
+}
+
+// look reads the files and takes the certificate if it is a new one. It always reads: times and
+// sizes do not show every change, and not that a file can be read again. Without a request, a
+// failure is logged once, and only if the look before failed too: a look may come between the
+// replacements of the two files.
+func (o *ownCertificate) look(asked bool) {
+	pair, err := o.read()
 	if err != nil {
-		o.log.Error("the TLS certificate has changed and cannot be used; the one before stays in use until it expires",
-			"err", err, "expires", o.pair.Leaf.NotAfter.UTC())
+		if text := err.Error(); asked || o.failed && text != o.reported {
+			o.log.Error("the files of the TLS certificate cannot be used; the certificate in use stays until it expires",
+				"err", err, "expires", o.leaf().NotAfter.UTC())
+			o.reported = text
+		}
+		o.failed = true
 		return
 	}
-	o.log.Info("the TLS certificate was read again", "expires", o.pair.Leaf.NotAfter.UTC())
-}
-
-// sameFile reports whether a file is as it was.
-func sameFile(a, b fs.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
+	same := slices.EqualFunc(pair.Certificate, o.pair.Load().Certificate, bytes.Equal)
+	switch {
+	case !same:
+		o.pair.Store(pair)
+		o.log.Info("a new TLS certificate is in use", "expires", pair.Leaf.NotAfter.UTC())
+	case asked || o.reported != "":
+		o.log.Info("the files of the TLS certificate hold the one in use", "expires", pair.Leaf.NotAfter.UTC())
 	}
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+	o.failed, o.reported = false, ""
 }

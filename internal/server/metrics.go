@@ -81,6 +81,27 @@ func counter(name, help string, value func() float64) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
 }
 
+// sometimes returns a gauge that is absent while value returns false: a number in its place would
+// trigger alerts.
+func sometimes(name, help string, value func() (float64, bool)) prometheus.Collector {
+	return optionalGauge{prometheus.NewDesc(name, help, nil, nil), value}
+}
+
+type optionalGauge struct {
+	desc  *prometheus.Desc
+	value func() (float64, bool)
+}
+
+// Describe implements prometheus.Collector.
+func (g optionalGauge) Describe(out chan<- *prometheus.Desc) { out <- g.desc }
+
+// Collect implements prometheus.Collector.
+func (g optionalGauge) Collect(out chan<- prometheus.Metric) {
+	if value, ok := g.value(); ok {
+		out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, value)
+	}
+}
+
 // flag returns a value of 1 while is returns true, else 0.
 func flag(is func() bool) func() float64 {
 	return func() float64 {
@@ -107,9 +128,9 @@ func serverMetrics(s *Server) []prometheus.Collector {
 		gauge("keyturn_store_restored",
 			"1 when this process has found at its start that the store was restored from a copy.",
 			flag(func() bool { return s.restored != "" })),
-		gauge("keyturn_certificate_expiry_timestamp_seconds",
-			"Unix time at which the operator's certificate, or the local CA, expires; 0 without TLS.",
-			func() float64 { return unixOf(s.certificateExpiry()) }),
+		sometimes("keyturn_certificate_expiry_timestamp_seconds",
+			"Unix time at which the operator's certificate, or the local CA, expires; absent without TLS.",
+			s.certificateExpiry),
 		build(s.config.Version),
 		gauge("keyturn_changes_refused", "1 while the embedded store has no room for changes.",
 			flag(func() bool { return s.db.Refusing() != "" })),
@@ -125,23 +146,16 @@ func build(version string) prometheus.Collector {
 	}, func() float64 { return 1 })
 }
 
-// unixOf returns a time as Unix time; 0 for the zero time.
-func unixOf(t time.Time) float64 {
-	if t.IsZero() {
-		return 0
-	}
-	return float64(t.Unix())
-}
-
-// certificateExpiry returns when clients can no longer trust the TLS listener; zero without one.
-func (s *Server) certificateExpiry() time.Time {
+// certificateExpiry returns the Unix time from which on clients cannot trust the TLS listener;
+// false without one.
+func (s *Server) certificateExpiry() (at float64, ok bool) {
 	switch {
 	case s.own != nil:
-		return s.own.leaf().NotAfter
+		return float64(s.own.leaf().NotAfter.Unix()), true
 	case s.ca != nil:
-		return s.ca.signer().NotAfter // its certificates are renewed in time
+		return float64(s.ca.signer().NotAfter.Unix()), true // its certificates are renewed in time
 	}
-	return time.Time{}
+	return 0, false
 }
 
 // trailMetrics returns the metrics of the audit trail.
@@ -156,13 +170,11 @@ func trailMetrics(s *Server) []prometheus.Collector {
 			func() float64 { return s.heads.age().Seconds() }),
 		gauge("keyturn_audit_bytes", "Size of the audit trail on disk.",
 			func() float64 { return float64(s.trail.Bytes()) }),
-		gauge("keyturn_audit_disk_free_bytes", "Free space on the disk of the audit trail; -1 when that is not known.",
-			func() float64 {
+		sometimes("keyturn_audit_disk_free_bytes",
+			"Free space on the disk of the audit trail; absent while that is not known.",
+			func() (float64, bool) {
 				free, ok := store.FreeSpace(s.config.AuditDir)
-				if !ok {
-					return -1
-				}
-				return float64(free)
+				return float64(free), ok
 			}),
 	}
 }

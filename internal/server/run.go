@@ -56,7 +56,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // loops are the parts that run beside the listeners, each until its context ends.
 func (s *Server) loops() []func(context.Context) {
-	return []func(context.Context){
+	loops := []func(context.Context){
 		s.headLoop,
 		s.keepTrail,
 		s.watchDisk,
@@ -69,6 +69,10 @@ func (s *Server) loops() []func(context.Context) {
 		s.markLoop,
 		s.rotator.Run,
 	}
+	if s.own != nil {
+		loops = append(loops, s.own.run)
+	}
+	return loops
 }
 
 // serve accepts connections at every listener. A listener that fails stops the server.

@@ -281,14 +281,15 @@ func address(l net.Listener) string {
 	return l.Addr().String()
 }
 
-// Reload reads again what can change while the server runs: the operator's certificate.
+// Reload makes the server read again what can change while it runs: the operator's certificate. It
+// does not wait; the log has the result. Before Run, it takes effect when Run begins.
 func (s *Server) Reload() {
 	if s.own == nil {
 		s.config.Logger.Info("there is nothing to reload: settings take effect at the next start")
 		return
 	}
+	s.config.Logger.Info("reading the TLS certificate again; other settings take effect at the next start")
 	s.own.reload()
-	s.config.Logger.Info("looked for a new TLS certificate; other settings take effect at the next start")
 }
 
 // Endpoint is host:port of the TLS listener, as a client on this machine uses it; empty without a

@@ -105,7 +105,7 @@ func (s *Settings) rows() settings.Table {
 		settings.Of("root-key-env", &s.rootKeyEnv, text("NAME"), "",
 			"Variable of the environment with the root key, instead of a file."),
 		settings.Of("tls-cert-file", &c.TLSCertFile, text("FILE"), "",
-			"Certificate of the TLS listener, PEM; read again within 10 s of a change, and on SIGHUP.").
+			"Certificate of the TLS listener, PEM; read again every 10 s, and on SIGHUP.").
 			Shown("one by a local CA"),
 		settings.Of("tls-key-file", &c.TLSKeyFile, text("FILE"), "",
 			"Key of that certificate, PEM."),
