@@ -61,6 +61,13 @@ func (r registration) binds(s secret.Secret) bool {
 	return r.exists && (s.TargetName() != secret.OwnUsers || s.Rotation.Binding != nil) && s.BoundTo(r.id)
 }
 
+// isAnother reports whether the secret was bound to another registration of this name. A release
+// before bindings bound no secret to a user.
+func (r registration) isAnother(s secret.Secret) bool {
+	unbound := s.TargetName() == secret.OwnUsers && s.Rotation.Binding == nil
+	return r.exists && !r.binds(s) && !unbound
+}
+
 // isBound reports whether the secret is bound to the target of its name as it is registered now,
 // or, for RAMCredentials, to the user that has the name now.
 func (e *Env) isBound(tx *store.Tx, s secret.Secret) (bool, error) {
@@ -71,8 +78,8 @@ func (e *Env) isBound(tx *store.Tx, s secret.Secret) (bool, error) {
 // asBound returns a secret with the settings that it keeps when a call binds it: those that mean
 // something at one registration of a target do not outlive it.
 func (e *Env) asBound(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
-	bound, err := e.isBound(tx, s)
-	if err != nil || bound || s.Rotation.Settings == nil {
+	now, err := registered(tx, s.Account, s.TargetName(), s.UserName())
+	if err != nil || now.exists && !now.isAnother(s) || s.Rotation.Settings == nil {
 		return s, err
 	}
 	settings := withoutTarget(s.Settings())
@@ -119,7 +126,7 @@ func (c *Call) bindTo(tx *store.Tx, s secret.Secret, ch changes) (bound secret.S
 		}
 	}
 	bound, changed = s.Bind(now.id, ch.names)
-	if now.binds(s) || s.TargetName() == secret.OwnUsers && s.Rotation.Binding == nil { // of a release before bindings
+	if !now.isAnother(s) {
 		return bound, changed, nil
 	}
 	return bound, changed, c.forgetTarget(tx, s)

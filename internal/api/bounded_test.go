@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -90,11 +91,19 @@ func TestConfigureChecksFew(t *testing.T) {
 	if w.must(t, "ConfigureRotation", "SecretName", "db", "GracePeriod", "2h"); m.checked() != asked+1 {
 		t.Errorf("another version was not checked")
 	}
+
+	// A check that the target has not answered stands for nothing.
+	m.refuses(target.NoAnswer("ask", errors.New("reset")))
+	w.now = w.now.Add(time.Hour)
+	w.must(t, "CheckRotation", "SecretName", "db")
+	m.refuses(nil)
+	m.says(nil, target.Finding{Code: "limit", Verdict: target.Impossible, Text: "No room."})
+	w.refused(t, kms.CodeResourceInUse, "No room.", "ConfigureRotation", "SecretName", "db", "GracePeriod", "3h")
 }
 
-// TestAnswersOfChangesTellNobodysName verifies that a caller who may not call DescribeRotation does
+// TestChangesHidePausersAndConsumers verifies that a caller who may not call DescribeRotation does
 // not learn from the answer of a change who has paused rotations, and which consumers there are.
-func TestAnswersOfChangesTellNobodysName(t *testing.T) {
+func TestChangesHidePausersAndConsumers(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	w.must(t, "PauseRotation", "SecretName", "db")

@@ -135,19 +135,16 @@ func TestTargetReplacedDuringACall(t *testing.T) {
 			for what, change := range map[string]func(*world, *testing.T){
 				"registered anew": (*world).replaced, "pointed elsewhere": pointed,
 			} {
+				if tt.state == rotation.InGrace && what == "registered anew" {
+					continue // the rotation keeps the target from being detached
+				}
 				w, _ := rotating(t)
 				carol := w.holder(t, "carol", "kms:"+tt.action+" on secret/db target/pg",
 					"kms:RotateAccount on target/pg/account/*")
 				if tt.state != "" {
 					w.inState(t, "db", tt.state)
 				}
-				w.once(tt.action, func() {
-					if tt.state == rotation.InGrace { // the rotation keeps it from being detached
-						w.must(t, "UpdateTarget", "TargetName", "pg", "Config", `{"address":"evil.example.test"}`)
-						return
-					}
-					change(w, t)
-				})
+				w.once(tt.action, func() { change(w, t) })
 				params := append([]string{"SecretName", "db"}, tt.params...)
 				w.answers(t, carol, kms.CodeResourceInUse, changed, tt.action, params...)
 				if what == "registered anew" && tt.state == "" && w.sent(t, "db") {

@@ -143,7 +143,7 @@ func (c *Call) refuseImpossible(
 // isChecked reports whether the last check of a secret answers for the settings that it is about to
 // get: they ask for nothing else at the target, and the check was made a moment ago.
 func (c *Call) isChecked(before, after secret.Secret, r rotation.Record, t store.Target) bool {
-	if r.Check == nil || slices.ContainsFunc(r.Check.Findings, isNotPrepared) { // no answer of the target
+	if r.Check == nil || r.Check.Unchecked != "" || slices.ContainsFunc(r.Check.Findings, isNotPrepared) {
 		return false
 	}
 	if r.Check.Target != t.Name || before.TargetName() != t.Name || !before.BoundTo(t.ID) {

@@ -139,6 +139,25 @@ func (c *Call) targetOf(s secret.Secret) (t store.Target, system target.Target, 
 	return t, system, err
 }
 
+// keptByAdoption returns the version that the rotation of a quarantined record goes on to retire after
+// an adoption; empty for none.
+func (c *Call) keptByAdoption(
+	tx *store.Tx, s secret.Secret, r rotation.Record, adopted target.Credential,
+) (string, error) {
+	if r.Interrupted == nil {
+		return "", nil
+	}
+	v, ok := s.Versions[r.Interrupted.Base]
+	if !ok {
+		return "", nil
+	}
+	list, _, err := credentials(c.Env, tx, s, v)
+	if err != nil || !r.Outlives(adopted, list[0]) {
+		return "", err
+	}
+	return v.ID, nil
+}
+
 // adopted stores an adoption, unless the current version has changed during the login.
 func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
 	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
@@ -160,7 +179,11 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		if err != nil {
 			return err
 		}
-		if s, err = s.Adopt(v, c.At); err != nil {
+		kept, err := c.keptByAdoption(tx, s, r, a.credential)
+		if err != nil {
+			return err
+		}
+		if s, err = s.Adopt(v, kept, c.At); err != nil {
 			return err
 		}
 		if s, _, err = c.bindTo(tx, s, ch); err != nil {
@@ -168,7 +191,7 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		}
 		s.Rotation.Broken, s.Rotation.Hold = false, false
 		before := r
-		r = r.Adopted(in.VersionID, a.lastFailed, c.At)
+		r = r.Adopted(in.VersionID, kept != "", a.lastFailed, c.At)
 		if err := c.announce(tx, before, r, rotation.Adopted); err != nil {
 			return err
 		}

@@ -40,8 +40,7 @@ func (c *Call) request(
 			return nil, err
 		}
 		// Of another registration, it is not known what this one has accepted.
-		elsewhere := now.exists && !now.binds(s) && s.Rotation.Binding != nil
-		if kind == rotation.Again && (elsewhere || !r.Repairable(s.Generated(r.Candidate))) {
+		if kind == rotation.Again && (now.isAnother(s) || !r.Repairable(s.Generated(r.Candidate))) {
 			return nil, fault.New(fault.InUse,
 				"The target has never accepted version %q of secret %q, so it is not sent; keyturn rotation repair "+
 					"%s --adopt=FILE takes a credential that the target accepts.", r.Candidate, s.Name, s.Name)

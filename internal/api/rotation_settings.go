@@ -196,7 +196,7 @@ func (c *Call) isElsewhere(s secret.Secret, targetName string) (bool, error) {
 		return true, nil
 	}
 	now, err := registered(c.Snapshot, s.Account, s.TargetName(), s.UserName())
-	return now.exists && !now.binds(s), err
+	return now.isAnother(s), err
 }
 
 // tooManyConsents refuses a call after which a secret would have that many consents.

@@ -24,8 +24,7 @@ type Turn struct {
 	// it is false for the service's own users.
 	Target     store.Target
 	Registered bool
-	// AllPaused reports that all rotations are paused.
-	AllPaused bool
+	allPaused  bool
 
 	exists bool // there is a target of that name
 	env    *Env
@@ -48,7 +47,7 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 	}
 	t.Registered = t.exists && t.Secret.BoundTo(t.Target.ID)
 	all, err := t.tx.AllPaused()
-	t.AllPaused = all.Paused
+	t.allPaused = all.Paused
 	return t, true, err
 }
 
@@ -95,8 +94,12 @@ func (t *Turn) versions() []string {
 
 // Overdue reports whether a rotation is overdue and has not been reported yet.
 func (t *Turn) Overdue(now time.Time) bool {
-	return !t.Record.Overdue && t.Record.IsOverdue(t.AllPaused || t.Target.Paused, now)
+	return !t.Record.Overdue && t.Record.IsOverdue(t.Paused(), now)
 }
+
+// Paused reports whether the rotations of the target, or all, are paused. The secret's own pause is
+// in its record.
+func (t *Turn) Paused() bool { return t.allPaused || t.Target.Paused }
 
 // strategies returns the strategies of the open target.
 func (t *Turn) strategies(system target.Target) []target.Strategy {

@@ -33,7 +33,7 @@ func (r Record) cancel(now time.Time) Record {
 		}
 		return r
 	case Undoing:
-		return r.afterUndo()
+		return r.afterUndo("the undo was cancelled", now)
 	case Retiring:
 		r = r.done(now)
 		r.Reason = "The retirement was cancelled: the target still accepts the credential of version " + r.Base + "."

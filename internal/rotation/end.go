@@ -51,6 +51,16 @@ func (r Record) beginGrace(now time.Time) Record {
 	return r.WholeGrace(now)
 }
 
+// resumeGrace goes on with a grace period. An emergency does not wait for its end.
+func (r Record) resumeGrace(now time.Time) Record {
+	r = r.to(InGrace)
+	if r.Then != nil {
+		return r.endGrace(now)
+	}
+	r.NextAt = r.GraceUntil
+	return r
+}
+
 func (r Record) onGrace(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Awaiting:
@@ -137,7 +147,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
-		r.Rejections, r.GraceOver = 0, false
+		r.Rejections, r.GraceOver, r.Interrupted = 0, false, nil
 		return r.beginGrace(now), true
 	case NoLogin:
 		return r.notUndone("the previous credential does not authenticate. "+e.Text, now), true
@@ -152,29 +162,28 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	return r, false
 }
 
-// afterUndo goes on where an undo began that changed nothing: with the grace period, or with the
-// retirement when that is over.
-func (r Record) afterUndo() Record {
-	r.Rejections = 0
-	if r.GraceOver {
-		r.GraceOver = false
+// afterUndo goes on where an undo began that changed nothing: with the grace period, with the
+// retirement when that is over, or in the quarantine.
+func (r Record) afterUndo(why string, now time.Time) Record {
+	switch {
+	case r.Interrupted != nil:
+		return r.Drifted(r.Candidate, r.Target, r.Strategy, "it rejected a login, and "+why, now)
+	case r.GraceOver:
+		r.Rejections, r.GraceOver = 0, false
 		return r.to(Retiring)
 	}
-	r = r.to(InGrace)
-	r.NextAt = r.GraceUntil
-	return r
+	r.Rejections = 0
+	return r.resumeGrace(now)
 }
 
-// notUndone goes on with the grace period after an undo that failed. An undo for which the engine
-// has the reason that the new credential does not authenticate leaves the rest to an operator.
+// notUndone is [Record.afterUndo] for an undo that failed. If the new credential does not
+// authenticate, either, an operator decides.
 func (r Record) notUndone(why string, now time.Time) Record {
 	if r.Rejections >= MaxRejections {
 		return r.Drifted(r.Candidate, r.Target, r.Strategy, "it rejected logins, and "+why, now)
 	}
-	r = r.afterUndo()
-	r.Reason = "Not undone: " + why
-	if r.Then != nil && r.State == InGrace { // an emergency does not wait for the end of a grace period
-		r = r.endGrace(now)
+	if r = r.afterUndo(why, now); r.State != Quarantined {
+		r.Reason = "Not undone: " + why
 	}
 	return r
 }
@@ -267,10 +276,7 @@ func (r Record) onRepair(e Event, now time.Time) (Record, bool) {
 		r.Attempt, r.Rejections, r.Imposed = 0, 0, true
 		return r.quiet(now), true
 	case Undo: // the previous credential works until it is retired
-		if !r.graceInterrupted() {
-			return r, false
-		}
-		return r.repaired(now).onGrace(e, now)
+		return r.undoInterrupted(e, now)
 	}
 	return r, false
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Interrupted is a rotation that has made its candidate current and has not retired the base, when
-// the target no longer accepts the candidate. The record keeps its ID. The members are as in
+// Interrupted is what a repair resumes: a rotation in its grace period, or at the retirement, whose
+// new credential the target stopped accepting. The record keeps its ID. The members are as in
 // [Record].
 type Interrupted struct {
 	State         State           `json:"state"`
@@ -25,6 +25,9 @@ type Interrupted struct {
 
 // interrupted returns what a repair continues: nil where no credential is left to be retired.
 func (r Record) interrupted() *Interrupted {
+	if r.State == Undoing {
+		return r.Interrupted
+	}
 	if r.State != InGrace && r.State != Retiring {
 		return nil
 	}
@@ -61,7 +64,30 @@ func (r Record) repaired(now time.Time) Record {
 	r.StartedAt, r.PromotedAt = i.StartedAt, i.PromotedAt
 	r.GraceUntil, r.GraceDeadline = i.GraceUntil, i.GraceDeadline
 	if r.State == InGrace {
-		r.NextAt = r.GraceUntil
+		return r.resumeGrace(now)
 	}
 	return r
+}
+
+// Outlives reports whether an adopted credential works on when the previous one of an interrupted
+// rotation is retired. Then that rotation goes on with the adopted one.
+func (r Record) Outlives(adopted, previous target.Credential) bool {
+	switch i := r.Interrupted; {
+	case i == nil:
+		return false
+	case i.Strategy == target.Double:
+		return adopted.Account != previous.Account
+	}
+	return !adopted.Secret.Equal(previous.Secret) && (adopted.ID == "" || adopted.ID != previous.ID)
+}
+
+// undoInterrupted begins to make the previous credential current again, out of a quarantine. The
+// quarantine is over once the target has accepted that credential.
+func (r Record) undoInterrupted(e Event, now time.Time) (Record, bool) {
+	if !r.graceInterrupted() {
+		return r, false
+	}
+	undoing, ok := r.repaired(now).onGrace(e, now)
+	undoing.Interrupted = r.Interrupted
+	return undoing, ok
 }

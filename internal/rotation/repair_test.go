@@ -74,7 +74,7 @@ func TestRepairedCredentialIsProbedAgain(t *testing.T) {
 	if applied.State != Done || applied.Wake().IsZero() {
 		t.Errorf("after apply: %s, wakes at %v", applied.State, applied.Wake())
 	}
-	if r := drifted.Adopted("v3", drifted.LoginFailedAt, noon); r.State != Done || r.Wake().IsZero() {
+	if r := drifted.Adopted("v3", false, drifted.LoginFailedAt, noon); r.State != Done || r.Wake().IsZero() {
 		t.Errorf("after adopt: %s, wakes at %v", r.State, r.Wake())
 	}
 }
@@ -87,9 +87,14 @@ func TestDriftInGrace(t *testing.T) {
 	end, check := noon.Add(3*time.Hour), noon.Add(time.Hour)
 	grace := Record{
 		Account: "a", Secret: "s", ID: "v2", State: InGrace, Mode: Rotate, Trigger: Automatic, Strategy: target.Double,
-		Target: "t", Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, StartedAt: noon, PromotedAt: noon,
+		Target: "t", Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, Swapped: true, StartedAt: noon, PromotedAt: noon,
 		GraceUntil: end, GraceDeadline: end.Add(time.Hour), NextAt: end, Grace: Grace{Min: 3 * time.Hour, Max: 4 * time.Hour},
 		Accepted: "v2", Health: Health{NextAt: check},
+	}
+	for f := range reflect.TypeFor[Interrupted]().Fields() {
+		if reflect.ValueOf(grace).FieldByName(f.Name).IsZero() {
+			t.Fatalf("%s is not set, so this test does not see whether a repair restores it", f.Name)
+		}
 	}
 	if at := grace.Wake(); !at.Equal(check) {
 		t.Errorf("wakes at %v, want the check of the credential at %v", at, check)
@@ -124,8 +129,26 @@ func TestDriftInGrace(t *testing.T) {
 	if undone.State != InGrace || undone.Candidate != "v1" || undone.Base != "v2" {
 		t.Errorf("after an undo: %s, candidate %s, base %s", undone.State, undone.Candidate, undone.Base)
 	}
-	if r := drifted.Adopted("v3", time.Time{}, check); r.State != Done || r.Interrupted != nil {
-		t.Errorf("after adopt: %s, interrupted %v", r.State, r.Interrupted)
+	for _, failed := range []EventKind{NoLogin, Cancel} {
+		r := step(drifted, Undo, failed)
+		if r.State != Quarantined || !strings.Contains(r.Advice(), "keyturn rotation undo") {
+			t.Errorf("after an undo that ended with %s: %s, %q; want the quarantine", failed, r.State, r.Advice())
+		}
+		if r = step(r, Again, Sending, Accepted, LoggedIn); r.State != InGrace || r.Base != "v1" || !r.NextAt.Equal(end) {
+			t.Errorf("repaired after that: %s of %s until %v", r.State, r.Base, r.NextAt)
+		}
+	}
+	for other, want := range map[string]State{"app_clone": InGrace, "app": Done} {
+		goesOn := drifted.Outlives(target.Credential{Account: other}, target.Credential{Account: "app"})
+		r := drifted.Adopted("v3", goesOn, time.Time{}, check)
+		if r.State != want || r.Candidate != "v3" || want == InGrace && (r.Base != "v1" || !r.NextAt.Equal(end)) {
+			t.Errorf("after adopt for %s: %s, %s instead of %s until %v; want %s", other, r.State, r.Candidate, r.Base,
+				r.NextAt, want)
+		}
+	}
+	urgent, ok := step(drifted, Again, Sending).Ask(Request{ID: "v4", Mode: Rotate, Trigger: Emergency}, check)
+	if urgent = step(urgent, Accepted, LoggedIn); !ok || Plan(urgent, check) != Expire {
+		t.Errorf("an emergency during the repair: %t, %s until %v; want no grace period", ok, urgent.State, urgent.NextAt)
 	}
 	leaked := grace
 	leaked.State, leaked.Trigger, leaked.NextAt = Retiring, Emergency, time.Time{}

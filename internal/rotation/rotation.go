@@ -332,11 +332,16 @@ func (r Record) Repairable(generated bool) bool {
 
 // Adopted ends a quarantine with a version that was shown to authenticate. lastFailed is when a
 // login of the engine failed last (LoginFailedAt before [Record.Trying]): the login that has
-// succeeded does not count, and the one before still does.
-func (r Record) Adopted(version string, lastFailed, now time.Time) Record {
-	r = r.to(Done)
-	r.Candidate, r.Accepted, r.EndedAt, r.LoginFailedAt = version, version, now, lastFailed
-	r.Interrupted = nil // the version that is to be retired is no longer the previous one
+// succeeded does not count, and the one before still does. goesOn says that the interrupted rotation
+// goes on with that version, see [Record.Outlives].
+func (r Record) Adopted(version string, goesOn bool, lastFailed, now time.Time) Record {
+	if goesOn {
+		r = r.repaired(now)
+	} else {
+		r = r.to(Done)
+		r.Interrupted, r.EndedAt = nil, now
+	}
+	r.Candidate, r.Accepted, r.LoginFailedAt = version, version, lastFailed
 	r.Health = Health{ProbedAt: now, Live: true, TriedAt: now, NextAt: r.Health.NextAt}
 	return r.note(now, Adopted, "")
 }

@@ -339,7 +339,7 @@ func TestNoticeOf(t *testing.T) {
 		{idle, idle.Begin(rotation.Request{ID: "r2"}, noon), rotation.Begun, rotation.NoticeStarted},
 		{idle, idle.Drifted("v2", "t", "", "", noon), rotation.Drift, rotation.NoticeDrift},
 		{idle, overdue, rotation.Overdue, rotation.NoticeOverdue},
-		{stuck, stuck.Adopted("v3", noon, noon), rotation.Adopted, rotation.NoticeRepaired},
+		{stuck, stuck.Adopted("v3", false, noon, noon), rotation.Adopted, rotation.NoticeRepaired},
 		{idle, idle.Restored(noon), rotation.Restored, rotation.NoNotice},
 		{idle, idle.Seen("v2", noon, noon), "", rotation.NoNotice},
 	} {

@@ -13,7 +13,7 @@ import (
 
 // prepare makes a candidate and stores it. Nothing is sent.
 func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
-	if now := w.engine.Now(); t.Record.AwaitsResume(t.AllPaused || t.Target.Paused) {
+	if now := w.engine.Now(); t.Record.AwaitsResume(t.Paused()) {
 		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
 	}
 	if now := w.engine.Now(); t.Record.Trigger == rotation.Automatic && t.Record.State == rotation.Scheduled {

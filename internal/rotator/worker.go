@@ -143,7 +143,7 @@ func (w *worker) expire(ctx context.Context, t *api.Turn) (bool, error) {
 
 // idle begins what is due, or checks whether the credential in use still works.
 func (w *worker) idle(ctx context.Context, t *api.Turn, now time.Time) (bool, error) {
-	switch step, q, at := rotation.PlanIdle(t.Record, t.AllPaused || t.Target.Paused, t.Earliest(), now); {
+	switch step, q, at := rotation.PlanIdle(t.Record, t.Paused(), t.Earliest(), now); {
 	case step == rotation.CheckHealth:
 		return w.probe(ctx, t)
 	case step == rotation.Postpone && at.IsZero():
@@ -169,8 +169,7 @@ func (w *worker) begin(ctx context.Context, t *api.Turn, q rotation.Request) (bo
 	return true, nil
 }
 
-// postpone moves the time of a rotation that may not begin. The date that was planned stays: it is
-// overdue.
+// postpone moves the time of a rotation that may not begin.
 func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) error {
 	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
 		if r.InFlight() {

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -130,8 +131,9 @@ func (s Secret) Undo(now time.Time) (Secret, error) {
 }
 
 // Adopt stores a version that was found to authenticate, and makes it current: a repair. The
-// pending label goes.
-func (s Secret) Adopt(v Version, now time.Time) (Secret, error) {
+// pending label goes. previous is the version that becomes the previous one; empty means the one
+// that was current.
+func (s Secret) Adopt(v Version, previous string, now time.Time) (Secret, error) {
 	if old, ok := s.Versions[v.ID]; ok && old.Digest != v.Digest {
 		return s, fault.New(fault.Exists,
 			"Secret %q already has version %q with another value; use a new version ID.", s.Name, v.ID)
@@ -146,7 +148,7 @@ func (s Secret) Adopt(v Version, now time.Time) (Secret, error) {
 	s.Rotation.TriedAt = time.Time{}
 	delete(s.Stages, Pending)
 	if s.Stages[Current] != v.ID {
-		s.Stages[Previous], s.Stages[Current] = s.Stages[Current], v.ID
+		s.Stages[Previous], s.Stages[Current] = cmp.Or(previous, s.Stages[Current]), v.ID
 	}
 	s.evict()
 	return s, nil

@@ -51,7 +51,7 @@ func TestLabelsOfARotation(t *testing.T) {
 	unprepare := func(s Secret) (Secret, error) { return s.Unprepare(later), nil }
 	undo := func(s Secret) (Secret, error) { return s.Undo(later) }
 	adopt := func(id string, d byte) func(Secret) (Secret, error) {
-		return func(s Secret) (Secret, error) { return s.Adopt(Version{ID: id, Digest: Digest{d}}, later) }
+		return func(s Secret) (Secret, error) { return s.Adopt(Version{ID: id, Digest: Digest{d}}, "", later) }
 	}
 	for _, tt := range []struct {
 		name string
@@ -136,7 +136,7 @@ func TestTimesOfARotation(t *testing.T) {
 		!prepared.Rotation.Last.IsZero() {
 		t.Errorf("prepared: %+v, last %v, %v", v, prepared.Rotation.Last, err)
 	}
-	adopted, err := rotating().Adopt(Version{ID: "v1", Digest: Digest{1}}, later)
+	adopted, err := rotating().Adopt(Version{ID: "v1", Digest: Digest{1}}, "", later)
 	if v := adopted.Versions["v1"]; err != nil || v.Order != 1 || !adopted.UpdatedAt.Equal(later) {
 		t.Errorf("adopted again: %+v, %v; the version stays as it was written", v, err)
 	}
@@ -162,7 +162,10 @@ func TestLabelledVersionsStay(t *testing.T) {
 			t.Fatalf("%d versions", len(s.Versions))
 		}
 	}
-	adopted, err := s.Adopt(Version{ID: "mine", Digest: Digest{99}}, later)
+	if kept, err := s.Adopt(Version{ID: "mine", Digest: Digest{99}}, "v1", later); err != nil || kept.Stages[Previous] != "v1" {
+		t.Errorf("adopted while v1 is to be retired: previous %q, %v", kept.Stages[Previous], err)
+	}
+	adopted, err := s.Adopt(Version{ID: "mine", Digest: Digest{99}}, "", later)
 	if _, ok := adopted.Versions["v2"]; err != nil || !ok || adopted.Stages[Previous] != "v2" ||
 		len(adopted.Versions) > MaxVersions {
 		t.Errorf("adopted with %d versions, previous %q, %v", len(adopted.Versions), adopted.Stages[Previous], err)

@@ -468,7 +468,7 @@ var rotationMutations = []mutation{
 		old:  "	if !d.Allowed {",
 		new:  "	if false && !d.Allowed {",
 		pkg:  "internal/api",
-		test: "TestAnswersOfChangesTellNobodysName",
+		test: "TestChangesHidePausersAndConsumers",
 	},
 	{
 		name: "a refusal names attached secrets that the caller may not describe",

@@ -143,8 +143,8 @@ func TestLabels(t *testing.T) {
 				d.pend = noVersion
 			case what == 4:
 				story = append(story, "adopt")
-				s, err = s.Adopt(secret.Version{ID: name(next)}, time.Time{})
-				d.adopt(next, none, secret.MaxVersions)
+				s, err = s.Adopt(secret.Version{ID: name(next)}, "", time.Time{})
+				d.adopt(next, noVersion, none, secret.MaxVersions)
 				next++
 			}
 			d.evict(none, secret.MaxVersions)

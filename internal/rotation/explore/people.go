@@ -110,9 +110,13 @@ func (x *walk) adopt(ask func(string, func(*world, *data))) {
 		w.touched = true
 		w.live &^= w.sameAccount(v)
 		w.live |= bit(v)
-		d.adopt(v, x.r, maxStored)
+		kept := noVersion
+		if i := d.rec.Interrupted; i != nil && d.rec.Outlives(w.credential(v), w.credential(number(i.Base))) {
+			kept = number(i.Base)
+		}
+		d.adopt(v, kept, x.r, maxStored)
 		d.hold = false
-		d.rec = d.rec.Adopted(name(v), d.rec.LoginFailedAt, w.now)
+		d.rec = d.rec.Adopted(name(v), kept != noVersion, d.rec.LoginFailedAt, w.now)
 		d.noPromise()
 	})
 }

@@ -2,10 +2,12 @@ package explore
 
 import (
 	"math/bits"
+	"strconv"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/sensitive"
 )
 
 // Versions are small numbers here, so that sets of them are bits. In records they have names of one
@@ -162,6 +164,11 @@ func (w *world) account(v int8) int {
 	return 0
 }
 
+// credential is the one of a version, as far as it makes a difference.
+func (w *world) credential(v int8) target.Credential {
+	return target.Credential{Account: strconv.Itoa(w.account(v)), Secret: sensitive.New(name(v))}
+}
+
 // sameAccount is the set of versions of the account of v.
 func (w *world) sameAccount(v int8) uint16 {
 	if w.account(v) == 1 {
@@ -254,11 +261,14 @@ func (d *data) promote(candidate int8) {
 
 func (d *data) undo() { d.prev, d.cur = d.cur, d.prev }
 
-func (d *data) adopt(v int8, r *rules, most int) {
+func (d *data) adopt(v, kept int8, r *rules, most int) {
 	d.stored |= bit(v)
 	d.pend = noVersion
 	if d.cur != v {
 		d.prev, d.cur = d.cur, v
+		if kept != noVersion {
+			d.prev = kept
+		}
 	}
 	d.evict(r, most)
 }
