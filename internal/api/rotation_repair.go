@@ -139,8 +139,8 @@ func (c *Call) targetOf(s secret.Secret) (t store.Target, system target.Target, 
 	return t, system, err
 }
 
-// keptByAdoption returns the version that the rotation of a quarantined record goes on to retire after
-// an adoption; empty for none.
+// keptByAdoption returns the version that the rotation of a quarantined record goes on to retire
+// after an adoption; empty for none.
 func (c *Call) keptByAdoption(
 	tx *store.Tx, s secret.Secret, r rotation.Record, adopted target.Credential,
 ) (string, error) {

@@ -332,8 +332,8 @@ func (r Record) Repairable(generated bool) bool {
 
 // Adopted ends a quarantine with a version that was shown to authenticate. lastFailed is when a
 // login of the engine failed last (LoginFailedAt before [Record.Trying]): the login that has
-// succeeded does not count, and the one before still does. goesOn says that the interrupted rotation
-// goes on with that version, see [Record.Outlives].
+// succeeded does not count, and the one before still does. goesOn says that the interrupted
+// rotation goes on with that version, see [Record.Outlives].
 func (r Record) Adopted(version string, goesOn bool, lastFailed, now time.Time) Record {
 	if goesOn {
 		r = r.repaired(now)

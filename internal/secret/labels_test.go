@@ -162,7 +162,8 @@ func TestLabelledVersionsStay(t *testing.T) {
 			t.Fatalf("%d versions", len(s.Versions))
 		}
 	}
-	if kept, err := s.Adopt(Version{ID: "mine", Digest: Digest{99}}, "v1", later); err != nil || kept.Stages[Previous] != "v1" {
+	kept, err := s.Adopt(Version{ID: "mine", Digest: Digest{99}}, "v1", later)
+	if err != nil || kept.Stages[Previous] != "v1" {
 		t.Errorf("adopted while v1 is to be retired: previous %q, %v", kept.Stages[Previous], err)
 	}
 	adopted, err := s.Adopt(Version{ID: "mine", Digest: Digest{99}}, "", later)
