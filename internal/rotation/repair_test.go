@@ -89,7 +89,7 @@ func TestDriftInGrace(t *testing.T) {
 		Account: "a", Secret: "s", ID: "v2", State: InGrace, Mode: Rotate, Trigger: Automatic, Strategy: target.Double,
 		Target: "t", Candidate: "v2", Base: "v1", Attempt: 1, Candidates: 1, Swapped: true,
 		StartedAt: noon, PromotedAt: noon, GraceUntil: end, GraceDeadline: end.Add(time.Hour), NextAt: end,
-		Grace: Grace{Min: 3 * time.Hour, Max: 4 * time.Hour},
+		Grace:    Grace{Min: 3 * time.Hour, Max: 4 * time.Hour},
 		Accepted: "v2", Health: Health{NextAt: check},
 	}
 	for f := range reflect.TypeFor[Interrupted]().Fields() {
