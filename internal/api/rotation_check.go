@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -148,7 +149,9 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 		}
 		unagreed, _ := rotation.Unagreed(k.check.Findings, strategy, consents)
 		for _, f := range unagreed {
-			row.Consents = append(row.Consents, f.Consent)
+			if !slices.Contains(row.Consents, f.Consent) {
+				row.Consents = append(row.Consents, f.Consent)
+			}
 		}
 		if strategy == k.method.strategy {
 			out.Strategy, out.Verdict = row.Strategy, row.Verdict

@@ -79,6 +79,13 @@ func TestCheckRotation(t *testing.T) {
 			logins:   1,
 		},
 		{
+			name:     "two findings with one consent",
+			findings: []target.Finding{plugin, plugin},
+			verdict:  "safe-with-consent",
+			want:     "single safe-with-consent, double impossible" + second + ", plugin",
+			logins:   1,
+		},
+		{
 			name:     "agreed",
 			findings: []target.Finding{plugin},
 			consents: []string{"change-auth-plugin"},
@@ -164,6 +171,11 @@ func TestCheckRotation(t *testing.T) {
 			out := w.check(t, "db")
 			if out.Verdict != tt.verdict || verdicts(out) != tt.want || (out.Unchecked != "") != (tt.verdict == "unknown") {
 				t.Errorf("verdict %s (%s), %s;\nwant %s, %s", out.Verdict, out.Unchecked, verdicts(out), tt.verdict, tt.want)
+			}
+			for _, row := range out.Strategies {
+				if once := slices.Compact(slices.Sorted(slices.Values(row.Consents))); len(once) != len(row.Consents) {
+					t.Errorf("a consent is asked for twice: %q", row.Consents)
+				}
 			}
 			if n := m.logins("app"); n != tt.logins {
 				t.Errorf("%d logins; want %d", n, tt.logins)

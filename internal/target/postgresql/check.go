@@ -19,6 +19,7 @@ import (
 const (
 	consentUnequal = "unequal-logins"
 	consentSession = "session-user"
+	consentUnread  = "database-unread"
 	consentReset   = "role-reset"
 	consentPooler  = "pooler"
 
@@ -45,6 +46,7 @@ func (t *pg) Window(s target.Strategy) string {
 type check struct {
 	*attempt
 	emergency bool
+	pair      *pair // what remains to be read in databases; nil for nothing
 	findings  []target.Finding
 }
 
@@ -60,6 +62,9 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	if err := k.reading(ctx); err != nil {
 		return nil, err
 	}
+	if err := k.limited(ctx); err != nil {
+		return nil, err
+	}
 	current, err := k.account(ctx, r.Current.Account, nil)
 	if err != nil || current.oid == 0 {
 		return k.findings, err
@@ -73,7 +78,20 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 			return nil, err
 		}
 	}
-	return k.findings, k.endpoints(ctx, r)
+	live, err := k.live(ctx, r.Current)
+	if err != nil {
+		return nil, err
+	}
+	// Nothing else may wait inside the transaction: the server ends a session that is idle in one.
+	if err := k.rollback(ctx); err != nil {
+		return nil, err
+	}
+	if k.pair != nil {
+		if err := k.databases(ctx, *k.pair); err != nil {
+			return nil, err
+		}
+	}
+	return k.findings, k.endpoints(ctx, r, live)
 }
 
 func (k *check) found(f target.Finding) { k.findings = append(k.findings, f) }
@@ -276,17 +294,18 @@ func (k *check) form(ctx context.Context, r role) error {
 	return nil
 }
 
+// live reports whether the password in use is known to be right.
+func (k *check) live(ctx context.Context, current target.Credential) (bool, error) {
+	if !k.able.reads {
+		return false, nil
+	}
+	is, err := k.liveness(ctx, current)
+	return is == target.Live, err
+}
+
 // endpoints reports standbys that the configuration takes for writers, and poolers. The error says
 // that an answer which a rotation needs is missing.
-func (k *check) endpoints(ctx context.Context, r target.CheckRequest) (missing error) {
-	live := false
-	if k.able.reads {
-		is, err := k.liveness(ctx, r.Current)
-		if err != nil {
-			return err
-		}
-		live = is == target.Live
-	}
+func (k *check) endpoints(ctx context.Context, r target.CheckRequest, live bool) (missing error) {
 	for _, e := range k.t.login.At(k.t.config.Verify) {
 		pooler, err := k.t.pooled(ctx, e, r.Current.Account)
 		switch {

@@ -195,13 +195,14 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	if got, text := findings(t, tt, target.CheckRequest{Current: clone, Partner: "pair"}); got != "" {
 		t.Errorf("the clone in use: %s: %s", got, text)
 	}
-	c.exec(t, `CREATE TABLE pair.audited (who text)`)
+	c.exec(t, `CREATE TABLE pair.audited (who text); GRANT ALL ON pair.audited TO pair`)
 	for what, tc := range map[string][2]string{
 		"policy own on pair.audited": {`ALTER TABLE pair.audited ENABLE ROW LEVEL SECURITY;
 			CREATE POLICY own ON pair.audited USING (who = session_user)`, "DROP POLICY own ON pair.audited"},
 		"default of a column of pair.audited": {"ALTER TABLE pair.audited ALTER who SET DEFAULT session_user",
 			"ALTER TABLE pair.audited ALTER who DROP DEFAULT"},
-		"rule or view pair.own": {"CREATE VIEW pair.own AS SELECT FROM pair.audited WHERE who = session_user",
+		"rule or view pair.own": {"CREATE VIEW pair.own AS SELECT FROM pair.audited WHERE who = session_user; " +
+			"GRANT SELECT ON pair.own TO pair",
 			"DROP VIEW pair.own"},
 		"function pair.who()": {"CREATE FUNCTION pair.who() RETURNS name LANGUAGE sql AS 'SELECT session_user'",
 			"DROP FUNCTION pair.who()"},
@@ -250,7 +251,7 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 }
 
 // testByGroup verifies that what reads session_user is found in a database where the accounts have
-// their rights by a group alone, and only if they may connect to it.
+// their rights by a group alone, and only while they may connect to it and have the rights.
 func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRequest) {
 	t.Helper()
 	c.exec(t, "CREATE DATABASE grouped")
@@ -264,7 +265,7 @@ func (c *cluster) testByGroup(t *testing.T, tt target.Target, ask target.CheckRe
 		{"", "session-user needs-consent", "name it: keyturn rotation configure NAME --login-database"},
 		{"REVOKE CONNECT ON DATABASE grouped FROM PUBLIC", "", ""},
 		{"GRANT CONNECT ON DATABASE grouped TO pair", "session-user needs-consent", `of database "grouped"`},
-		{"REVOKE pair_readers FROM pair", "session-user needs-consent", `of database "grouped"`},
+		{"REVOKE pair_readers FROM pair", "", ""},
 		{"REVOKE CONNECT ON DATABASE grouped FROM pair", "", ""},
 	} {
 		if tc.change != "" {
@@ -292,6 +293,12 @@ func testForeignDatabase(t *testing.T, c *cluster, tt target.Target, ask target.
 		t.Errorf("a grant in a foreign database: %s: %s", got, text)
 	}
 	_, err = conn.PgConn().Exec(t.Context(), "BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE").ReadAll()
+	targettest.Must(t, err)
+	if got, text := findings(t, tt, ask); got != "" {
+		t.Errorf("a lock in a foreign database: %s: %s", got, text)
+	}
+	_, err = conn.PgConn().Exec(t.Context(), "COMMIT; ALTER DATABASE landlords SET local_preload_libraries = "+
+		"'$libdir/plugins/nowhere'").ReadAll()
 	targettest.Must(t, err)
 	got, text := findings(t, tt, ask)
 	if got != "database-unread needs-consent" ||
@@ -365,6 +372,11 @@ func testUnread(t *testing.T, c *cluster, reader, _ target.Credential) {
 	p.CutLater(1)
 	_, err := in.(target.Checker).CheckAccount(targettest.Within(t), ask)
 	targettest.Expect(t, err, target.Unreachable, "")
+	p.CutLater(1)
+	ask.Emergency = true
+	if got, text := findings(t, in, ask); got != "pooler-not-known note" {
+		t.Errorf("a database that does not answer, in an emergency: %s: %s", got, text)
+	}
 }
 
 // testUnanswered verifies that a check does not take an address without an answer of a server for

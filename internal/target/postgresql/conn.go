@@ -296,8 +296,3 @@ func statementClass(code string) target.Class {
 	// Locks, conflicts, a read-only standby, no memory, shutdown: a later attempt may succeed.
 	return target.Unreachable
 }
-
-func quoteIdentifier(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
-
-// quoteLiteral relies on standard_conforming_strings = on, which begin sets.
-func quoteLiteral(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }

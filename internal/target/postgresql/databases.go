@@ -10,9 +10,10 @@ import (
 const maxDatabases = 16
 
 // usedDatabases returns the databases that applications may open with the logins: those with
-// something that belongs to a login or to the role that it acts as, or that was granted to it, and
-// then those with something of its groups, where a login may connect. The rights of superusers and
-// predefined roles lie in all databases, and count in none.
+// something that belongs to a login or to the role that it acts as; then those with something that
+// was granted to it, which the owner of any database can do; then those with something of its
+// groups, where a login may connect. The rights of superusers and predefined roles lie in all
+// databases, and count in none.
 func (a *attempt) usedDatabases(ctx context.Context, acts string, logins ...string) ([]string, error) {
 	rows, err := a.conn.Query(ctx, `WITH RECURSIVE
 		login AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)),
@@ -28,7 +29,8 @@ func (a *attempt) usedDatabases(ctx context.Context, acts string, logins ...stri
 				ON d.oid = s.dbid OR d.oid = s.objid AND s.classid = 'pg_catalog.pg_database'::regclass
 		WHERE d.datallowconn
 			AND (may.itself OR EXISTS (SELECT FROM login WHERE has_database_privilege(login.oid, d.oid, 'CONNECT')))
-		GROUP BY d.datname ORDER BY bool_or(may.itself) DESC, d.datname LIMIT 1000`, logins, acts)
+		GROUP BY d.datname ORDER BY bool_or(may.itself AND s.deptype = 'o') DESC, bool_or(may.itself) DESC, d.datname
+			LIMIT 1000`, logins, acts)
 	if err != nil {
 		return nil, asFailed(a, err)
 	}

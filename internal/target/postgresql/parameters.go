@@ -14,8 +14,8 @@ import (
 )
 
 // setStatement finds the name of the setting in a statement that sets or resets one.
-var setStatement = regexp.MustCompile(`^ALTER ROLE "(?:[^"]|"")*"(?: IN DATABASE "(?:[^"]|"")*")? ` +
-	`(?:SET|RESET) ("(?:[^"]|"")*"(?:\."(?:[^"]|"")*")*)(?: = |$)`)
+var setStatement = regexp.MustCompile(`^ALTER ROLE ` + identifier + `(?: IN DATABASE ` + identifier + `)? ` +
+	`(?:SET|RESET) (` + identifier + `(?:\.` + identifier + `)*)(?: = |$)`)
 
 // missingRight is what keeps an administrator from setting settings. The zero value stands for
 // nothing.

@@ -53,7 +53,8 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
 	return target.NewKind("postgresql", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate).
-		Consenting(consentSCRAM, consentUnequal, consentSession, consentReset, consentPooler, consentCertificate)
+		Consenting(consentSCRAM, consentUnequal, consentSession, consentUnread, consentReset, consentPooler,
+			consentCertificate)
 }
 
 func open(c config, s target.Settings) (target.Target, error) {

@@ -239,6 +239,7 @@ func TestPostgreSQL(t *testing.T) {
 			"check of pg_hba.conf":       testNamed,
 			"check of the administrator": testMayAlter,
 			"check without rights":       testUnread,
+			"planned values":             testPlannedValues,
 			"check without answers":      testUnanswered,
 			"form":                       testForm,
 			"login":                      testLogin,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -195,7 +194,7 @@ type belonging struct {
 }
 
 // databaseNamed names a database in a text. Its name may hold anything, so it is quoted.
-func databaseNamed(name string) string { return "database " + strconv.Quote(name) }
+func databaseNamed(name string) string { return "database " + quoted(name) }
 
 func inDatabase(name string) string { return "in " + databaseNamed(name) }
 
@@ -262,7 +261,8 @@ func equalized(login, like role) (out []string) {
 
 // ownSetting is the beginning of a statement that sets what the server does not know (app.tenant).
 var ownSetting = regexp.MustCompile(
-	`^ALTER ROLE "(?:[^"]|"")*"(?: IN DATABASE "(?:[^"]|"")*")? SET "(?:[^"]|"")*"(?:\."(?:[^"]|"")*")+ = `)
+	`^ALTER ROLE ` + identifier + `(?: IN DATABASE ` + identifier + `)? ` +
+		`SET ` + identifier + `(?:\.` + identifier + `)+ = `)
 
 // withheldFrom reports whether a statement sets a setting that the server does not know, in which
 // applications keep secrets (pgrst.jwt_secret): a right to check is none to read them. head is the
@@ -274,7 +274,7 @@ func withheldFrom(statement string) (head string, withheld bool) {
 
 // readSettings says where an operator reads the settings of a role.
 func readSettings(login string) string {
-	return "SELECT setconfig FROM pg_db_role_setting WHERE setrole = " + quoteLiteral(quoteIdentifier(login)) +
+	return "SELECT setconfig FROM pg_db_role_setting WHERE setrole = " + quoteLiteral(plainIdentifier(login)) +
 		"::regrole shows it."
 }
 
@@ -332,6 +332,9 @@ func (a *attempt) beyond(ctx context.Context, login, like role) ([]string, error
 		return nil, failed(a.what, err, a.secrets...)
 	}
 	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for i := range out {
+		out[i] = requoted(out[i])
+	}
 	return out, asFailed(a, err)
 }
 

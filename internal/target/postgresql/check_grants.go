@@ -1,0 +1,191 @@
+package postgresql
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// grant is what a login has on one object.
+type grant struct {
+	object  string // such as TABLE public.orders, or TABLES in default privileges
+	grantor string
+	// counts says that the grantor answers for the application: the administrator, a superuser, one of
+	// the accounts or a role of theirs, an owner of the application's objects.
+	counts bool
+	prefix string // of the statements: ALTER DEFAULT PRIVILEGES …
+	rights string // such as SELECT, UPDATE
+	all    string // as REVOKE names all rights
+	n      int    // how many such grants there are, of which some are read
+}
+
+// what names the object in a sentence.
+func (g grant) what() string {
+	if g.prefix != "" {
+		return "future " + strings.ToLower(g.object)
+	}
+	return g.object
+}
+
+func (g grant) give(to string) string {
+	return g.prefix + "GRANT " + g.rights + " ON " + g.object + " TO " + quoteIdentifier(to)
+}
+
+func (g grant) take(from string) string {
+	return g.prefix + "REVOKE " + g.all + " ON " + g.object + " FROM " + quoteIdentifier(from)
+}
+
+// prepareAdvice is the advice about two logins that act as different roles.
+const prepareAdvice = "keyturn target prepare-accounts TARGET --account=NAME --clone=CLONE makes a second login of " +
+	"equal rights."
+
+// granted reports what was granted to a login alone in a database. Each login of the server can
+// grant something: on large objects, on tables to come. So what a stranger grants is a note.
+func (k *check) granted(database string, p pair, login role, list []grant) {
+	for _, counts := range []bool{true, false} {
+		var objects, statements []string
+		var last grant
+		for _, g := range list {
+			if g.counts != counts {
+				continue
+			}
+			last = g
+			objects = append(objects, g.what())
+			if counts && p.acts != "" {
+				statements = append(statements, g.give(p.acts))
+			}
+			statements = append(statements, g.take(login.name))
+		}
+		if len(objects) == 0 {
+			continue
+		}
+		what := fmt.Sprintf("%s has grants on %d objects of %s (%s)", login.name, last.n, databaseNamed(database),
+			strings.Join(objects, ", "))
+		fix := strings.TrimSuffix(runThese(statements), ".") + " " + inDatabase(database) + "."
+		if counts {
+			if p.acts == "" {
+				fix = prepareAdvice
+			}
+			k.unequal(login.name, what+", which the other login lacks.", fix)
+			continue
+		}
+		k.found(target.Finding{
+			Code:       "granted-by-others",
+			Verdict:    target.Note,
+			Strategies: double,
+			Account:    login.name,
+			Text:       fmt.Sprintf("%s from %s, who does not own objects of the application.", what, quoted(last.grantor)),
+			Fix:        fix,
+		})
+	}
+}
+
+// grants reads what was granted to a login itself in the current database, a few objects of each
+// sort, and in the application's database also what all databases share.
+func (k *check) grants(ctx context.Context, a *attempt, database string, p pair, login role) (list []grant, err error) {
+	own := database == k.t.database()
+	parameters := ""
+	if a.able.release >= 150000 {
+		parameters = `UNION ALL SELECT d.classid, 0, 'PARAMETER ' || p.parname, p.paracl, '', '', true
+			FROM dependency d JOIN pg_parameter_acl p ON p.oid = d.objid WHERE d.classid = 'pg_parameter_acl'::regclass`
+	}
+	routine := "FUNCTION "
+	if a.able.release >= 110000 {
+		routine = "ROUTINE "
+	}
+	acts := p.acts
+	if acts == "" {
+		acts = login.name
+	}
+	rows, err := a.conn.Query(ctx, fmt.Sprintf(grantsOf, parameters, routine), login.name, own,
+		[]string{p.account.name, p.clone.name, p.account.acts, p.clone.acts, k.t.admin.Account}, acts, p.acts == "")
+	if err != nil {
+		return nil, asFailed(a, err)
+	}
+	var g grant
+	into := []any{&g.object, &g.grantor, &g.counts, &g.prefix, &g.rights, &g.all, &g.n}
+	_, err = pgx.ForEachRow(rows, into, func() error {
+		found := g
+		found.object, found.prefix = requoted(g.object), requoted(g.prefix)
+		found.rights, found.all = requoted(g.rights), requoted(g.all)
+		list = append(list, found)
+		return nil
+	})
+	return list, asFailed(a, err)
+}
+
+// grantsOf lists what was granted to a login itself, with three objects at most that count and
+// three that do not. An owner of the application's objects is who owns the database, may create in
+// a schema where PUBLIC may not, or owns a relation on which the acting role has a right. Without
+// an acting role, each login needs what is in a schema, no matter who has granted it. Temporary
+// objects are of one session alone.
+const grantsOf = `WITH
+	login AS (SELECT oid FROM pg_roles WHERE rolname = $1::text),
+	here AS (SELECT oid, datdba FROM pg_database WHERE datname = current_database()),
+	dependency AS (SELECT s.classid, s.objid, s.objsubid FROM pg_shdepend s
+		WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = (SELECT oid FROM login) AND s.deptype = 'a'
+			AND s.classid <> 'pg_auth_members'::regclass AND (s.dbid = (SELECT oid FROM here) OR $2::bool AND s.dbid = 0)),
+	object (class, owner, name, acl, prefix, part, counts) AS (
+		SELECT d.classid, c.relowner, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || quote_ident(n.nspname)
+				|| '.' || quote_ident(c.relname),
+			CASE d.objsubid WHEN 0 THEN c.relacl ELSE t.attacl END, '',
+			CASE d.objsubid WHEN 0 THEN '' ELSE ' (' || quote_ident(t.attname) || ')' END, false
+		FROM dependency d JOIN pg_class c ON c.oid = d.objid JOIN pg_namespace n ON n.oid = c.relnamespace
+			LEFT JOIN pg_attribute t ON t.attrelid = d.objid AND t.attnum = d.objsubid AND d.objsubid <> 0
+		WHERE d.classid = 'pg_class'::regclass AND n.nspname !~ '^pg_(toast|temp)'
+		UNION ALL SELECT d.classid, p.proowner, '%[2]s' || p.oid::regprocedure::text, p.proacl, '', '', false
+			FROM dependency d JOIN pg_proc p ON p.oid = d.objid JOIN pg_namespace n ON n.oid = p.pronamespace
+			WHERE d.classid = 'pg_proc'::regclass AND n.nspname !~ '^pg_(toast|temp)'
+		UNION ALL SELECT d.classid, y.typowner, 'TYPE ' || y.oid::regtype::text, y.typacl, '', '', false
+			FROM dependency d JOIN pg_type y ON y.oid = d.objid JOIN pg_namespace n ON n.oid = y.typnamespace
+			WHERE d.classid = 'pg_type'::regclass AND n.nspname !~ '^pg_(toast|temp)'
+		UNION ALL SELECT d.classid, n.nspowner, 'SCHEMA ' || quote_ident(n.nspname), n.nspacl, '', '', false
+			FROM dependency d JOIN pg_namespace n ON n.oid = d.objid
+			WHERE d.classid = 'pg_namespace'::regclass AND n.nspname !~ '^pg_(toast|temp)'
+		UNION ALL SELECT d.classid, m.lomowner, 'LARGE OBJECT ' || m.oid, m.lomacl, '', '', false
+			FROM dependency d JOIN pg_largeobject_metadata m ON m.oid = d.objid
+			WHERE d.classid = 'pg_largeobject'::regclass
+		UNION ALL SELECT d.classid, f.defaclrole, CASE f.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
+				WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END, f.defaclacl,
+			'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(r.rolname)
+				|| COALESCE(' IN SCHEMA ' || quote_ident(n.nspname), '') || ' ', '', false
+			FROM dependency d JOIN pg_default_acl f ON f.oid = d.objid JOIN pg_roles r ON r.oid = f.defaclrole
+				LEFT JOIN pg_namespace n ON n.oid = f.defaclnamespace
+			WHERE d.classid = 'pg_default_acl'::regclass
+		UNION ALL SELECT d.classid, b.datdba, 'DATABASE ' || quote_ident(b.datname), b.datacl, '', '', false
+			FROM dependency d JOIN pg_database b ON b.oid = d.objid WHERE d.classid = 'pg_database'::regclass
+		UNION ALL SELECT d.classid, s.spcowner, 'TABLESPACE ' || quote_ident(s.spcname), s.spcacl, '', '', true
+			FROM dependency d JOIN pg_tablespace s ON s.oid = d.objid WHERE d.classid = 'pg_tablespace'::regclass
+		UNION ALL SELECT d.classid, l.lanowner, 'LANGUAGE ' || quote_ident(l.lanname), l.lanacl, '', '', true
+			FROM dependency d JOIN pg_language l ON l.oid = d.objid WHERE d.classid = 'pg_language'::regclass
+		UNION ALL SELECT d.classid, v.srvowner, 'FOREIGN SERVER ' || quote_ident(v.srvname), v.srvacl, '', '', true
+			FROM dependency d JOIN pg_foreign_server v ON v.oid = d.objid WHERE d.classid = 'pg_foreign_server'::regclass
+		UNION ALL SELECT d.classid, w.fdwowner, 'FOREIGN DATA WRAPPER ' || quote_ident(w.fdwname), w.fdwacl, '', '', true
+			FROM dependency d JOIN pg_foreign_data_wrapper w ON w.oid = d.objid
+			WHERE d.classid = 'pg_foreign_data_wrapper'::regclass
+		%[1]s),
+	had AS (SELECT o.name, o.prefix, o.part, o.class, x.grantor, bool_or(o.counts) AS counts,
+			string_agg(DISTINCT x.privilege_type || o.part, ', ') AS rights
+		FROM object o, aclexplode(o.acl) x WHERE x.grantee = (SELECT oid FROM login)
+		GROUP BY o.name, o.prefix, o.part, o.class, x.grantor),
+	grantor AS (SELECT g.oid, g.rolname, g.rolsuper OR g.rolname = ANY ($3::text[])
+			OR g.rolname IN (session_user, current_user)
+			OR pg_has_role($4::text::name, g.oid, 'MEMBER')
+			OR ($2::bool OR $5::bool) AND (pg_has_role(g.oid, (SELECT datdba FROM here), 'USAGE')
+				OR EXISTS (SELECT FROM pg_namespace n WHERE n.nspname !~ '^pg_' AND has_schema_privilege(g.oid, n.oid, 'CREATE')
+					AND NOT has_schema_privilege('public', n.oid, 'CREATE'))
+				OR EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) x
+					WHERE c.relowner = g.oid AND n.nspname !~ '^pg_' AND x.grantee =
+						(SELECT oid FROM pg_roles WHERE rolname = $4::text))) AS counts
+		FROM pg_roles g WHERE g.oid IN (SELECT grantor FROM had)),
+	judged AS (SELECT h.name, g.rolname, h.counts OR g.counts OR $5::bool AND h.class NOT IN ('pg_largeobject'::regclass,
+				'pg_default_acl'::regclass, 'pg_database'::regclass) AS counts, h.prefix, h.rights, 'ALL' || h.part AS everything
+		FROM had h JOIN grantor g ON g.oid = h.grantor)
+	SELECT name, rolname::text, counts, prefix, rights, everything, total::int4 FROM (
+		SELECT *, count(*) OVER (PARTITION BY counts) AS total,
+			row_number() OVER (PARTITION BY counts ORDER BY prefix, name, rolname) AS n FROM judged) j
+	WHERE n <= 3 ORDER BY counts DESC, n`
