@@ -397,8 +397,10 @@ type ProbeRotationResponse struct {
 	// Asked counts the credentials that the targets are asked about.
 	Asked int `kms:"Asked"`
 	// NotAsked counts the credentials that are skipped: a rotation is changing them or has been
-	// quarantined, the secret is deleted, or it has an access key of this service. Reason says why
-	// where the request names a secret; ProbeSkipped of a rotation says so for each.
+	// quarantined, the secret is deleted, its target is not registered, it has an access key of
+	// this service, or it was asked about too often a moment ago. Reason says why where the
+	// request names a secret, without the state of the rotation for a caller without
+	// kms:DescribeRotation; ProbeSkipped of a rotation says so for each.
 	NotAsked  int    `kms:"NotAsked"`
 	Reason    string `kms:"Reason,omitempty"`
 	RequestID string `kms:"RequestId"`

@@ -87,8 +87,12 @@ func (c *Call) startCheck(ctx context.Context, k *inspection) (rotation.Record, 
 }
 
 func (c *Call) askCheck(s secret.Secret) (secret.Secret, error) {
-	return s.AskCheck(min(c.Rotation.RequestEvery, rotation.LoginWindow), c.At)
+	return s.AskCheck(c.checkEvery(), c.At)
 }
+
+// checkEvery is how often a caller may have a target asked about a secret, after the first few
+// times.
+func (c *Call) checkEvery() time.Duration { return min(c.Rotation.RequestEvery, rotation.LoginWindow) }
 
 // takeCheck takes a check from the allowance of a secret.
 func (c *Call) takeCheck(ctx context.Context, name string) error {
@@ -113,7 +117,7 @@ func (c *Call) keepCheck(ctx context.Context, k *inspection, lastFailed time.Tim
 			return err
 		}
 		if !k.loginFailed && r.LoginFailedAt.Equal(c.At) {
-			r.LoginFailedAt = lastFailed
+			r = r.NotFailed(lastFailed, c.At)
 		}
 		if s.Stages[secret.Current] != k.secret.Stages[secret.Current] || s.TargetName() != k.secret.TargetName() {
 			return fault.New(fault.InUse, "The credential of secret %q has changed during the check; repeat the call.", s.Name)

@@ -30,10 +30,13 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 	}
 	if in.SecretName != "" {
 		reason, err := c.probeNow(ctx, names[0], in.TargetName)
-		if reason != "" {
-			return &kms.ProbeRotationResponse{NotAsked: 1, Reason: reason}, err
+		if err != nil {
+			return nil, err
 		}
-		return &kms.ProbeRotationResponse{Asked: 1}, err
+		if reason != "" {
+			return &kms.ProbeRotationResponse{NotAsked: 1, Reason: reason}, nil
+		}
+		return &kms.ProbeRotationResponse{Asked: 1}, nil
 	}
 	var asked, elsewhere atomic.Int64
 	errs := make([]error, probesAtOnce)
@@ -43,10 +46,12 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 			for i := w; i < len(names) && errs[w] == nil; i += probesAtOnce {
 				var reason string
 				reason, errs[w] = c.probeNow(ctx, names[i], in.TargetName)
-				switch reason {
-				case "":
+				switch {
+				case fault.KindOf(errs[w]) == fault.Throttled: // it was asked for a moment ago
+					errs[w] = nil
+				case reason == "" && errs[w] == nil:
 					asked.Add(1)
-				case atAnotherTarget:
+				case reason == atAnotherTarget:
 					elsewhere.Add(1)
 				}
 			}
@@ -81,28 +86,67 @@ func (c *Call) probedSecrets(name string) (names []string, err error) {
 // atAnotherTarget is why a credential is not asked about at a target.
 const atAnotherTarget = "Its target is another one."
 
-// probeNow makes the probe of one credential due. reason says why it is not: the secret was
-// deleted, is being rotated, or has another target.
+// probeNow makes the probe of one credential due, and takes it from the allowance of the secret. A
+// probe that was asked for before and waits for its turn stays as it is, or it would lose that
+// turn. reason says why it is not asked: the secret was deleted, is being rotated, or has another
+// target.
 func (c *Call) probeNow(ctx context.Context, name, targetName string) (reason string, err error) {
+	var state rotation.Record
 	err = store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(c.Account(), name, c.At)
 		if err != nil {
 			return err
 		}
 		r, err := c.rotationOf(tx, s)
-		if reason = unprobed(s, ok); reason == "" {
-			reason = unprobedNow(r)
+		if err != nil {
+			return err
 		}
-		if reason == "" && targetName != "" && s.TargetName() != targetName {
-			reason = atAnotherTarget
+		state = r
+		if reason, err = c.unasked(s, ok, r, targetName); err != nil || reason != "" || r.Health.Wanted {
+			return err
 		}
-		if err != nil || reason != "" {
+		if s, err = s.AskProbe(c.checkEvery(), c.At); err != nil {
 			return err
 		}
 		r.Health.NextAt, r.Health.Wanted = c.At, true
-		return tx.PutRotation(&r)
+		return errors.Join(tx.PutRotation(&r), tx.PutSecret(s, nil))
 	})
-	return reason, err
+	if err != nil || reason == "" || reason != unprobedNow(state) {
+		return reason, err
+	}
+	return c.withoutState(state, reason)
+}
+
+// unasked returns why a call that is about targetName, or about any target if it is empty, does not
+// make the probe of a secret due; empty if it does. ok is false for a secret that no longer exists.
+func (c *Call) unasked(s secret.Secret, ok bool, r rotation.Record, targetName string) (string, error) {
+	if reason := unprobed(s, ok); reason != "" {
+		return reason, nil
+	}
+	if targetName != "" && s.TargetName() != targetName {
+		return atAnotherTarget, nil
+	}
+	if reason := unprobedNow(r); reason != "" {
+		return reason, nil
+	}
+	bound, err := c.isBound(c.Snapshot, s)
+	if err != nil || bound {
+		return "", err
+	}
+	return "Its target is not registered, or the secret is not bound to it.", nil
+}
+
+// withoutState returns a reason of unprobedNow, without the state of the rotation for a caller who
+// may not call DescribeRotation.
+func (c *Call) withoutState(r rotation.Record, reason string) (string, error) {
+	if r.Target == secret.OwnUsers {
+		return reason, nil
+	}
+	d, err := c.gate.decide(c, c.secretResource(r.Secret), actionDescribeRotation)
+	if err != nil || d.Allowed {
+		return reason, err
+	}
+	return "The credential is being changed.", nil
 }
 
 // unprobed returns why no target is asked about the credential of a secret; empty if the record of

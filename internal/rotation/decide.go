@@ -270,7 +270,7 @@ func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 		return r.note(now, CopiesLate, p.Late), CopiesLate
 	case target.NotKnown:
 		if p.Wait > 0 {
-			r.Health.Wanted, r.Health.NextAt, r.Health.Text = true, now.Add(p.Wait), p.Text
+			r.Health.NextAt = now.Add(p.Wait)
 			return r, ""
 		}
 		r.Health.Silent++

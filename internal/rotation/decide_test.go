@@ -558,8 +558,12 @@ func TestAfterProbe(t *testing.T) {
 	waits, kind := live.AfterProbe(p, next, next.Add(time.Hour))
 	if kind != "" || !waits.Health.TriedAt.Equal(noon) || waits.Health.Silent != 0 ||
 		!waits.Health.NextAt.Equal(next.Add(time.Minute)) ||
-		!waits.ProbePending(next) {
+		waits.Why() != "" {
 		t.Errorf("the target was not asked, because a login must wait: %q, %+v", kind, waits)
+	}
+	live.Health.Wanted = true
+	if waits, _ := live.AfterProbe(p, next, next); !waits.ProbePending(next) {
+		t.Errorf("a probe that was asked for is pending no longer, because a login must wait: %+v", waits)
 	}
 	for _, failed := range []bool{false, true} {
 		p := rotation.Probe{Version: "v2", Target: "t", Live: target.Dead, Strategy: target.Single, LoginFailed: failed}

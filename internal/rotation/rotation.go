@@ -178,8 +178,8 @@ type Health struct {
 	TriedAt time.Time `json:"tried_at,omitzero"`
 	// NextAt is when it is asked again; zero means never.
 	NextAt time.Time `json:"next_at,omitzero"`
-	// Wanted says that it is to be asked as soon as the limits of the engine allow: until NextAt, its
-	// turn comes no sooner.
+	// Wanted says that a caller has asked for a probe, which is made as soon as the limits of the
+	// engine allow: until NextAt, its turn comes no sooner.
 	Wanted bool `json:"wanted,omitempty"`
 	// Silent counts the probes in a row that decided nothing, and Text is what the last of them met.
 	Silent int    `json:"silent,omitempty"`
@@ -353,6 +353,17 @@ func (r Record) Trying(now time.Time) Record {
 	return r
 }
 
+// NotFailed is the record after the login that [Record.Trying] has reserved did not fail. The
+// first probe and one that a caller has asked for wait no longer. lastFailed is when a login
+// failed before.
+func (r Record) NotFailed(lastFailed, now time.Time) Record {
+	r.LoginFailedAt = lastFailed
+	if h := &r.Health; (h.Wanted || h.ProbedAt.IsZero()) && h.NextAt.After(now) {
+		h.NextAt = now
+	}
+	return r
+}
+
 // Restored returns a record of a store that was restored from a backup. Its statement about the
 // credential in use may be outdated: the engine checks the target as soon as nothing is under way,
 // and repeats the login with a candidate that was not promoted yet.
@@ -367,7 +378,7 @@ func (r Record) Restored(now time.Time) Record {
 // Why returns in words why the rotation is where it is, when something is wrong; of one that has
 // ended also why the credential in use could not be checked.
 func (r Record) Why() string {
-	if r.Reason == "" && r.Probeable() && r.Health.Text != "" {
+	if r.Reason == "" && r.Probeable() && r.Health.Text != "" && r.Health.Text != waitsForLogin {
 		return "The last check of the credential in use decided nothing: " + r.Health.Text + "."
 	}
 	return r.Reason

@@ -17,7 +17,8 @@ func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
 		return false, w.postpone(ctx, t, now.Add(pausedFor+rand.N(pausedFor)))
 	}
 	if now := w.engine.Now(); t.Record.Trigger == rotation.Automatic && t.Record.State == rotation.Scheduled {
-		if at := w.rotator.starts.begin(t.Secret.TargetName(), w.account+"/"+w.secret, now, rand.Float64()); at.After(now) {
+		at := w.rotator.starts.begin(t.Secret.TargetName(), w.account+"/"+w.secret, 0, now, rand.Float64())
+		if at.After(now) {
 			return false, w.postpone(ctx, t, at)
 		}
 	}

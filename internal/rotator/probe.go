@@ -15,9 +15,9 @@ import (
 // it is not.
 func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
 	now := w.engine.Now()
-	if at := w.rotator.probes.slot("", now); at.After(now.Add(time.Second)) {
+	if at := w.rotator.mayProbe(t, w.account+"/"+w.secret, now); at.After(now) {
 		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-			r.Health.NextAt, r.Health.Wanted = at, true
+			r.Health.NextAt = at
 			return r
 		})
 		return false, err
@@ -34,6 +34,20 @@ func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
 		w.report(t, r, rotation.Event{Kind: kind, Text: p.Text})
 	}
 	return false, err
+}
+
+// mayProbe takes the right to make a probe now, or says when to ask again. Probes that callers ask
+// for leave half of a burst to those that are due, so no caller can put these off. One that makes
+// no call of a target takes nothing.
+func (r *Rotator) mayProbe(t *api.Turn, who string, now time.Time) time.Time {
+	if !t.Registered {
+		return now
+	}
+	left := 0
+	if t.Record.Health.Wanted {
+		left = int(r.config.ProbeRate) / 2
+	}
+	return r.probes.begin("", who, left, now, rand.Float64())
 }
 
 // check checks whether a rotation of a credential that is live would be safe, and logs in as its

@@ -15,7 +15,13 @@ type spread struct {
 	next map[string]time.Time // guarded by mu; the time after all that was handed out
 	// waiting are those that begin has sent away, by name; guarded by mu. One that never comes back
 	// does no more than spread the others of its name.
-	waiting map[string]map[string]bool
+	waiting map[waitingList]map[string]bool
+}
+
+// waitingList is who waits for a name and leaves as many turns to others.
+type waitingList struct {
+	name string
+	left int
 }
 
 func newSpread(rate float64, burst int) *spread {
@@ -24,25 +30,27 @@ func newSpread(rate float64, burst int) *spread {
 		every:   every,
 		burst:   every * time.Duration(burst),
 		next:    map[string]time.Time{},
-		waiting: map[string]map[string]bool{},
+		waiting: map[waitingList]map[string]bool{},
 	}
 }
 
 // begin takes the right to begin now, or says when to ask again: nothing is kept for who is sent
-// away, so that those who come late do not come together. random is from [0, 1).
-func (s *spread) begin(name, who string, now time.Time, random float64) time.Time {
+// away, so that those who come late do not come together. random is from [0, 1). left is how many
+// turns must be left to others after this one; 0 is for those who must not wait for others.
+func (s *spread) begin(name, who string, left int, now time.Time, random float64) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.after(name, now)
-	if t.After(now) {
-		if s.waiting[name] == nil {
-			s.waiting[name] = map[string]bool{}
+	list := waitingList{name, left}
+	if t.Add(s.every * time.Duration(left)).After(now) {
+		if s.waiting[list] == nil {
+			s.waiting[list] = map[string]bool{}
 		}
-		s.waiting[name][who] = true
-		return now.Add(s.every + time.Duration(random*float64(s.every)*float64(len(s.waiting[name]))))
+		s.waiting[list][who] = true
+		return now.Add(s.every + time.Duration(random*float64(s.every)*float64(len(s.waiting[list]))))
 	}
 	s.next[name] = t
-	delete(s.waiting[name], who)
+	delete(s.waiting[list], who)
 	return now
 }
 

@@ -29,7 +29,7 @@ func TestTurnsThatComeLate(t *testing.T) {
 				if at.After(now) {
 					continue
 				}
-				if at = s.begin("target", who, now, rand.Float64()); at.After(now) {
+				if at = s.begin("target", who, 0, now, rand.Float64()); at.After(now) {
 					waiting[who] = at
 					continue
 				}
@@ -42,7 +42,7 @@ func TestTurnsThatComeLate(t *testing.T) {
 			t.Errorf("in second %d %d have begun, want about %d", second, began, rate)
 		}
 	}
-	if len(waiting) > 0 || len(s.waiting["target"]) > 0 {
-		t.Errorf("%d still wait, %d are counted", len(waiting), len(s.waiting["target"]))
+	if len(waiting) > 0 || len(s.waiting[waitingList{name: "target"}]) > 0 {
+		t.Errorf("%d still wait, %d are counted", len(waiting), len(s.waiting[waitingList{name: "target"}]))
 	}
 }

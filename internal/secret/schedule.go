@@ -33,8 +33,10 @@ type RotationPolicy struct {
 	// succeeded.
 	Tried   time.Time `json:"tried,omitzero"`
 	TriedAt time.Time `json:"tried_at,omitzero"`
-	// Checked is the remaining allowance of checks, as [rotation.Take] keeps it.
+	// Checked and Probed are the remaining allowances of checks and of probes that callers ask for, as
+	// [rotation.Take] keeps them.
 	Checked time.Time `json:"checked,omitzero"`
+	Probed  time.Time `json:"probed,omitzero"`
 	// Hold says that reads wait: the credential is being changed at this moment, and there is only
 	// one.
 	Hold bool `json:"hold,omitempty"`
@@ -200,29 +202,33 @@ const requestBurst = 8
 // in each interval. Without that bound, a caller with the right to ask could push out every older
 // version and keep the target busy.
 func (s Secret) Ask(urgent bool, every time.Duration, now time.Time) (Secret, error) {
-	allowance, what := &s.Rotation.Asked, "rotations"
 	if urgent {
-		allowance, what = &s.Rotation.AskedUrgently, "emergency rotations"
+		return s.take(&s.Rotation.AskedUrgently, "emergency rotations", every, now)
 	}
+	return s.take(&s.Rotation.Asked, "rotations", every, now)
+}
+
+// take takes one of what callers may ask for from an allowance, which is a member of s.
+func (s *Secret) take(allowance *time.Time, what string, every time.Duration, now time.Time) (Secret, error) {
 	next, wait := rotation.Take(*allowance, now, every, requestBurst)
 	if wait > 0 {
-		return s, fault.New(fault.Throttled, "%d %s of secret %q were asked for; the next one may be asked for at %s.",
+		return *s, fault.New(fault.Throttled, "%d %s of secret %q were asked for; the next one may be asked for at %s.",
 			requestBurst, what, s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
 	}
 	*allowance = next
-	return s, nil
+	return *s, nil
 }
 
 // AskCheck takes a check of the rotation from the allowance of the secret: eight at once, and one
 // more in each interval. Each check asks the target several things, and logs in there.
 func (s Secret) AskCheck(every time.Duration, now time.Time) (Secret, error) {
-	next, wait := rotation.Take(s.Rotation.Checked, now, every, requestBurst)
-	if wait > 0 {
-		return s, fault.New(fault.Throttled, "%d checks of secret %q were asked for; the next one may be asked for at %s.",
-			requestBurst, s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
-	}
-	s.Rotation.Checked = next
-	return s, nil
+	return s.take(&s.Rotation.Checked, "checks", every, now)
+}
+
+// AskProbe takes a probe of the credential in use from the allowance of the secret, in the way of
+// [Secret.AskCheck].
+func (s Secret) AskProbe(every time.Duration, now time.Time) (Secret, error) {
+	return s.take(&s.Rotation.Probed, "probes", every, now)
 }
 
 // tryBurst is how many logins with a credential that a caller gives are allowed before they come
