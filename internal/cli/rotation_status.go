@@ -213,8 +213,12 @@ func inGrace(r *kms.DescribeRotationResponse) bool { return r.State == kms.Rotat
 // retired is the end of an emergency: the leaked credential is useless.
 func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	if r.Outcome == kms.OutcomeSucceeded && !r.PromoteTime.IsZero() {
-		return true, true, fmt.Sprintf("Version %s of %s is current since %s, and the previous credential is useless.",
+		text = fmt.Sprintf("Version %s of %s is current since %s, and the previous credential is useless.",
 			r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
+		if r.Reason != "" {
+			text += " " + r.Reason
+		}
+		return true, true, text
 	}
 	return failedEnd(r)
 }

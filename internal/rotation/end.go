@@ -104,7 +104,9 @@ func (r Record) endGrace(now time.Time) Record {
 func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Retired:
-		return r.done(now), true
+		r = r.done(now)
+		r.Reason = e.Text
+		return r, true
 	case Unready:
 		return r.keepsBase(e, now), true
 	case Failed:

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
@@ -167,7 +168,48 @@ func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, 
 			return w.move(ctx, t, e, nil)
 		}
 	}
-	return w.simple(ctx, t, rotation.Retired, func(ctx context.Context) error { return system.Retire(ctx, change) })
+	left, err := w.evict(ctx, t, system, change)
+	if errors.Is(err, api.ErrMoved) {
+		return false, err
+	}
+	if err == nil {
+		err = w.within(ctx, func(ctx context.Context) error { return system.Retire(ctx, change) })
+	}
+	e = rotation.After(rotation.Retired, answerOf(t, err))
+	if err == nil {
+		e.Text = left
+	}
+	return w.move(ctx, t, e, nil)
+}
+
+// evict removes, in an emergency, a password that the account of the previous credential has in its
+// place. It returns what was found and done, in sentences.
+func (w *worker) evict(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (string, error) {
+	evictor, ok := system.(target.Evictor)
+	if !ok || change.Strategy != target.Double {
+		return "", nil
+	}
+	var found target.Foreign
+	err := w.within(ctx, func(ctx context.Context) (err error) {
+		found, err = evictor.Replaced(ctx, change)
+		return err
+	})
+	urgent := t.Record.Trigger == rotation.Emergency
+	switch {
+	case err != nil || found.Mark == "" && !urgent:
+		return "", err
+	case found.Mark == "" || !urgent:
+		return found.Text, nil
+	}
+	// This engine still leads, so no later rotation has given the account that password.
+	r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record { return r })
+	if err != nil {
+		return "", err
+	}
+	t.Record = r
+	err = w.within(ctx, func(ctx context.Context) error { return evictor.Evict(ctx, change, found) })
+	return "The account of the previous credential had another password, which was removed. The sessions " +
+		"that it still has open can set one again: end them.", err
 }
 
 func (w *worker) clear(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {

@@ -260,6 +260,40 @@ func TestEmergency(t *testing.T) {
 	})
 }
 
+// TestEmergencyEvicts changes the password of the account with the leaked credential, as its holder
+// may. An emergency removes that password, too; another rotation leaves it, and says so.
+func TestEmergencyEvicts(t *testing.T) {
+	t.Parallel()
+	x := startDatabase(t).system("double")
+	s := x.run(t)
+	leaked := read(t, s, "app", "", "")
+	leaked.AccountPassword = "set-by-the-holder"
+	x.set(t, leaked.AccountName, leaked.AccountPassword)
+	rotate(t, s, "app", "v2")
+	until(t, s, "app", "grace")
+	must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
+	r := until(t, s, "app", "done")
+	if !strings.Contains(r.Reason, "has another password") ||
+		!strings.Contains(r.Reason, `ALTER ROLE "app" PASSWORD NULL`) {
+		t.Errorf("a password that was left: %q", r.Reason)
+	}
+	x.works(t, "the password that a rotation leaves", leaked, true)
+
+	leaked = read(t, s, "app", "", "")
+	leaked.AccountPassword = "set-by-the-holder"
+	x.set(t, leaked.AccountName, leaked.AccountPassword)
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName: "app",
+		VersionID:  "v3",
+	})))
+	r = untilRotation(t, s, "app", "v3", "done")
+	if !strings.Contains(r.Reason, "which was removed") {
+		t.Errorf("a password that was removed: %q", r.Reason)
+	}
+	x.works(t, "the password of the holder of the leaked credential", leaked, false)
+	x.works(t, "the current credential", read(t, s, "app", "", ""), true)
+}
+
 func TestRehearse(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, x system) {

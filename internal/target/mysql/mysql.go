@@ -142,6 +142,60 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 	})
 }
 
+// Replaced compares the hashes of the account of Old's name. Of several accounts of the name, it is
+// not known which are the application's, unless account_host says so.
+func (t *my) Replaced(ctx context.Context, c target.Change) (found target.Foreign, err error) {
+	attempt := "find another password of " + c.Old.Account
+	err = t.change(ctx, attempt, c, c.Old.Account, func(all []account) ([]edit, error) {
+		has := without(all, c.Old.Secret)
+		if len(has) == 0 {
+			return nil, nil
+		}
+		found.Text = fmt.Sprintf("Account %s no longer has the previous password. If its holder has changed it, it "+
+			"still logs in: to be sure, lock or drop the account, or give it a random password.",
+			whoAll(c.Old.Account, has))
+		if len(all) == 1 || t.config.AccountHost.chosen() {
+			found.Mark = markOf(has)
+		}
+		return nil, nil
+	})
+	return found, err
+}
+
+// without returns the accounts that have a password, and certainly not that one.
+func without(all []account, password sensitive.Value) []account {
+	return slices.DeleteFunc(slices.Clone(all), func(a account) bool {
+		at, certain := a.find(password)
+		isSet := func(m method) bool { return m.hash != invalid }
+		return !slices.ContainsFunc(a.passwords(), isSet) || at >= 0 || !certain
+	})
+}
+
+func markOf(all []account) string {
+	var stored []string
+	for _, a := range all {
+		stored = append(stored, a.host)
+		for _, m := range a.methods {
+			stored = append(stored, m.plugin, m.hash)
+		}
+	}
+	return target.MarkOf(stored...)
+}
+
+// Evict gives the account of Old's name a password that is stored nowhere, if it has the one that
+// was found.
+func (t *my) Evict(ctx context.Context, c target.Change, f target.Foreign) error {
+	return t.change(ctx, "remove the password of "+c.Old.Account, c, c.Old.Account, func(all []account) ([]edit, error) {
+		has := without(all, c.Old.Secret)
+		if markOf(has) != f.Mark {
+			return nil, nil
+		}
+		return edits(has, func(a account) ([]string, error) {
+			return t.server.replace(a, sensitive.Value{}, noPassword())
+		})
+	})
+}
+
 // Revert takes New back where an attempt has reached only some of the accounts of its name.
 func (t *my) Revert(ctx context.Context, c target.Change) error {
 	if c.New.Account == c.Old.Account && c.New.Secret.Reveal() == c.Old.Secret.Reveal() {

@@ -184,6 +184,7 @@ func TestMariaDB(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *node){
 			"classes":             testClasses,
 			"tls":                 testTLS,
+			"evict":               testEvict,
 			"check_sql":           testCheckSQL,
 			"inspect":             testInspect,
 			"other methods":       testOtherMethods,
@@ -249,6 +250,16 @@ func testClasses(t *testing.T, n *node) {
 	}
 	targettest.Expect(t, other.Apply(targettest.Within(t), c), target.Denied, "register it as kind mariadb")
 	n.works(t, old, true)
+}
+
+func testEvict(t *testing.T, n *node) {
+	tt := n.open(t)
+	old := n.account(t, "")
+	c := target.Change{ID: "e", Strategy: target.Double, Old: old, New: next(t, tt, n.account(t, ""))}
+	targettest.Must(t, tt.Apply(targettest.Within(t), c))
+	targettest.Evicts(t, tt, c, func(who target.Credential) {
+		n.alter(t, who, "IDENTIFIED BY '"+who.Secret.Reveal()+"'")
+	}, n.login)
 }
 
 func testTLS(t *testing.T, n *node) {

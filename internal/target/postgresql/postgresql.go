@@ -196,17 +196,60 @@ func (t *pg) Revert(ctx context.Context, c target.Change) error {
 
 // Retire removes the password of Old's role if it is still the old one.
 func (t *pg) Retire(ctx context.Context, c target.Change) error {
-	attempt := "retire the password of role " + c.Old.Account
+	what := "retire the password of role " + c.Old.Account
 	switch {
 	case c.Strategy != target.Double:
-		return target.Denied.Errorf("%s: with strategy %q there is nothing to retire", attempt, c.Strategy)
+		return target.Denied.Errorf("%s: with strategy %q there is nothing to retire", what, c.Strategy)
 	case c.Old.Account == c.New.Account:
-		return target.Denied.Errorf("%s: the new credential is of the same role", attempt)
+		return target.Denied.Errorf("%s: the new credential is of the same role", what)
 	}
 	if err := checkName(c.Old.Account); err != nil {
-		return target.Denied.Errorf("%s: a role %v", attempt, err)
+		return target.Denied.Errorf("%s: a role %v", what, err)
 	}
-	a, err := t.asAdmin(ctx, attempt, c.New.Secret, c.Old.Secret)
+	return t.removePassword(ctx, what, c, func(a *attempt) (bool, error) { return a.stillOld(ctx, c.Old) })
+}
+
+// Replaced compares the verifier of Old's role, if the administrator reads verifiers.
+func (t *pg) Replaced(ctx context.Context, c target.Change) (target.Foreign, error) {
+	remove := "ALTER ROLE " + quoteIdentifier(c.Old.Account) + " PASSWORD NULL"
+	a, err := t.asAdmin(ctx, "find another password of role "+c.Old.Account, c.New.Secret, c.Old.Secret)
+	if err != nil {
+		return target.Foreign{}, err
+	}
+	defer a.close()
+	if !a.able.reads {
+		return target.Foreign{Text: fmt.Sprintf("Whether role %q has another password than the previous credential is "+
+			"not known, because administrator %q does not read pg_authid. To be sure, run %s.", c.Old.Account,
+			t.admin.Account, remove)}, nil
+	}
+	if err := a.reading(ctx); err != nil {
+		return target.Foreign{}, err
+	}
+	stored, err := a.stored(ctx, c.Old.Account)
+	if err != nil || stored == "" {
+		return target.Foreign{}, err
+	}
+	if match, known := matches(stored, c.Old.Account, c.Old.Secret); match || !known {
+		return target.Foreign{}, nil // a login decides what is not known, in Retire
+	}
+	return target.Foreign{Mark: target.MarkOf(stored), Text: fmt.Sprintf(
+		"Role %q has another password than the previous credential, which Keyturn did not set and has left: it still "+
+			"logs in. To remove it, run %s.", c.Old.Account, remove)}, nil
+}
+
+// Evict removes the password of Old's role if it is the one that was found.
+func (t *pg) Evict(ctx context.Context, c target.Change, f target.Foreign) error {
+	return t.removePassword(ctx, "remove the password of role "+c.Old.Account, c, func(a *attempt) (bool, error) {
+		stored, err := a.stored(ctx, c.Old.Account)
+		return stored != "" && target.MarkOf(stored) == f.Mark, err
+	})
+}
+
+// removePassword removes the password of Old's role if it is to be, under the role's lock.
+func (t *pg) removePassword(
+	ctx context.Context, what string, c target.Change, isToBe func(*attempt) (bool, error),
+) error {
+	a, err := t.asAdmin(ctx, what, c.New.Secret, c.Old.Secret)
 	if err != nil {
 		return err
 	}
@@ -214,11 +257,11 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 	if err := a.begin(ctx, c.Old.Account); err != nil {
 		return err
 	}
-	still, err := a.stillOld(ctx, c.Old)
+	remove, err := isToBe(a)
 	if err != nil {
 		return err
 	}
-	if !still {
+	if !remove {
 		return a.rollback(ctx)
 	}
 	if err := a.run(ctx, "ALTER ROLE "+quoteIdentifier(c.Old.Account)+" PASSWORD NULL"); err != nil {

@@ -244,6 +244,7 @@ func TestPostgreSQL(t *testing.T) {
 			"form":                       testForm,
 			"login":                      testLogin,
 			"retired by hand":            testRetireOther,
+			"evicted":                    testEvict,
 			"standing":                   testStanding,
 			"standing of administrators": testStandingOfAdmin,
 			"standing without rights":    testStandingUnreadable,
@@ -522,6 +523,19 @@ func testBlindRetire(t *testing.T, c *cluster, _, blind target.Credential) {
 	targettest.Must(t, tt.Retire(targettest.Within(t), change))
 	c.alter(t, change.Old, "CONNECTION LIMIT -1")
 	c.works(t, change.Old, false)
+}
+
+func testEvict(t *testing.T, c *cluster, reader, blind target.Credential) {
+	byHand := func(who target.Credential) { c.alter(t, who, "PASSWORD '"+who.Secret.Reveal()+"'") }
+	tt := c.open(t, c.Addr(), reader)
+	change := newChange(t, c, tt, target.Double)
+	targettest.Must(t, tt.Apply(targettest.Within(t), change))
+	targettest.Evicts(t, tt, change, byHand, c.login)
+	found, err := c.open(t, c.Addr(), blind).(target.Evictor).Replaced(targettest.Within(t), change)
+	targettest.Must(t, err)
+	if found.Mark != "" || !strings.Contains(found.Text, "is not known") {
+		t.Errorf("an administrator that does not read verifiers: %+v", found)
+	}
 }
 
 func testRetireOther(t *testing.T, c *cluster, reader, blind target.Credential) {
