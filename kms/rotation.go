@@ -391,6 +391,13 @@ type PauseRotationRequest struct {
 	TargetName string `kms:"TargetName,min=1,max=64,pattern=name"`
 }
 
+// ResumeRotationResponse says whether there was a pause to end.
+type ResumeRotationResponse struct {
+	// NothingPaused says that there was no pause to end. Servers of earlier releases do not return it.
+	NothingPaused bool   `kms:"NothingPaused"`
+	RequestID     string `kms:"RequestId"`
+}
+
 // ProbeRotationResponse says how many credentials the service asks the targets about, up to 10 a
 // second. DescribeRotation and ListRotations show the results once ProbePending is false.
 type ProbeRotationResponse struct {
@@ -431,7 +438,7 @@ var rotationOperations = []operation.Declaration{
 	declare[ListRotationsRequest, ListRotationsResponse]("ListRotations").On("secret"),
 	declare[PauseRotationRequest, EmptyResponse]("PauseRotation").OnFound("secret, target or *").Mutates().
 		Retryable().Grantable(),
-	declare[PauseRotationRequest, EmptyResponse]("ResumeRotation").OnFound("secret, target or *").Mutates().
+	declare[PauseRotationRequest, ResumeRotationResponse]("ResumeRotation").OnFound("secret, target or *").Mutates().
 		Retryable().Grantable(),
 	declare[PauseRotationRequest, ProbeRotationResponse]("ProbeRotation").OnFound("secret, target or *").Mutates().
 		Retryable().Grantable().AsksTarget(),
@@ -484,8 +491,8 @@ func (c *Client) PauseRotation(ctx context.Context, in *PauseRotationRequest) (*
 }
 
 // ResumeRotation allows new rotations again. It is an operation of Keyturn's own.
-func (c *Client) ResumeRotation(ctx context.Context, in *PauseRotationRequest) (*EmptyResponse, error) {
-	return call[EmptyResponse](ctx, c, "ResumeRotation", in)
+func (c *Client) ResumeRotation(ctx context.Context, in *PauseRotationRequest) (*ResumeRotationResponse, error) {
+	return call[ResumeRotationResponse](ctx, c, "ResumeRotation", in)
 }
 
 // ProbeRotation checks now, at the targets, whether the credentials in use are accepted. It is an

@@ -103,31 +103,37 @@ func pausing(c *Call, in *kms.PauseRotationRequest, _ []resource) ([]resource, e
 }
 
 func pauseRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
-	return &kms.EmptyResponse{}, c.pause(ctx, in, &rotation.Pause{Since: c.At, By: c.Principal.ARN()})
+	_, err := c.pause(ctx, in, &rotation.Pause{Since: c.At, By: c.Principal.ARN()})
+	return &kms.EmptyResponse{}, err
 }
 
-func resumeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.EmptyResponse, error) {
-	return &kms.EmptyResponse{}, c.pause(ctx, in, nil)
+func resumeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (*kms.ResumeRotationResponse, error) {
+	was, err := c.pause(ctx, in, nil)
+	return &kms.ResumeRotationResponse{NothingPaused: !was}, err
 }
 
-// pause pauses new rotations; with no pause it resumes them.
-func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, p *rotation.Pause) error {
-	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+// pause pauses new rotations; with no pause it resumes them. It returns whether they were paused.
+func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, p *rotation.Pause) (was bool, err error) {
+	return store.Update(ctx, c.DB, func(tx *store.Tx) (was bool, err error) {
 		switch {
 		case in.SecretName != "":
 			s, r, err := c.rotated(tx, in.SecretName)
 			if err != nil {
-				return err
+				return false, err
 			}
 			_, err = c.planWith(tx, s, r.WithPause(p))
-			return err
+			return r.Paused, err
 		case in.TargetName != "":
 			t, err := c.existingTarget(tx, in.TargetName)
 			if err != nil {
-				return err
+				return false, err
 			}
-			return tx.PutTarget(t.WithPause(p))
+			return t.Paused, tx.PutTarget(t.WithPause(p))
 		}
-		return tx.PauseAll(p)
+		all, err := tx.AllPaused()
+		if err != nil {
+			return false, err
+		}
+		return all.Paused, tx.PauseAll(p)
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -98,10 +100,7 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		fmt.Fprintln(e.stderr, "keyturn:", err)
 		return exitFailed
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
-	}
-	selected, err := parser.Parse(args)
+	selected, err := parser.Parse(ordered(args))
 	if err != nil {
 		fmt.Fprintf(e.stderr, "keyturn: %s\n", command.Usage("keyturn", err))
 		return exitUsage
@@ -114,12 +113,44 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return command.Report(e.stderr, "keyturn", err)
 }
 
+// ordered returns arguments in the order of the parser: "help" before a command is --help after it,
+// and the flags of a group of commands, such as --profile, may stand before its name.
+func ordered(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	}
+	n := 0
+	for n < len(args) && slices.Contains(leading, flagName(args[n])) {
+		if !strings.Contains(args[n], "=") {
+			n++ // its value
+		}
+		n++
+	}
+	if n == 0 || n >= len(args) || strings.HasPrefix(args[n], "-") {
+		return args
+	}
+	return slices.Concat(args[n:n+1], args[:n], args[n+1:])
+}
+
+// leading are the flags of [globals].
+var leading = []string{"--profile", "--output", "-o"}
+
+// flagName returns an argument without a value that is attached by =.
+func flagName(arg string) string {
+	name, _, _ := strings.Cut(arg, "=")
+	return name
+}
+
 func newParser(e *env) (*kong.Kong, error) {
 	return kong.New(newCommands(),
 		kong.Name("keyturn"),
 		kong.Description("A secrets manager that rotates credentials without an outage.\n\nCommands reach the server of the "+
 			"current profile, or of "+command.ProfileVariable+". Without a profile: KEYTURN_ENDPOINT, KEYTURN_ACCESS_KEY_ID, "+
-			"KEYTURN_ACCESS_KEY_SECRET, KEYTURN_CA_FILE (docs/operations.md)."),
+			"KEYTURN_ACCESS_KEY_SECRET, KEYTURN_CA_FILE (docs/operations.md). --profile NAME and --output json may stand before or after a command that "+
+			"has them."),
 		kong.Writers(e.stdout, e.stderr),
 		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.raw, Stderr: e.rawErr}),
 		kong.Exit(func(code int) { panic(exit(code)) }),

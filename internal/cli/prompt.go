@@ -34,8 +34,7 @@ func (e *env) readValue(file, prompt string, raw bool) (sensitive.Value, error) 
 		data, err = io.ReadAll(io.LimitReader(bufio.NewReader(e.stdin), maxValue+3))
 		if line, ok := oneLine(data); ok && !raw {
 			data = line
-			fmt.Fprintln(e.stderr, "keyturn: the line end after the value is not part of it; "+
-				"values of several lines, and files, are taken as they are")
+			fmt.Fprintln(e.stderr, "Note: the newline at the end was removed.")
 		}
 	}
 	switch {

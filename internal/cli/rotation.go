@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
@@ -47,16 +48,37 @@ func (c *rotationList) Run(e *env) error {
 	}
 	var pauses pauseLines
 	pauses.add(all.Pauses, "", "")
-	t := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "NEXT DUE", "REASON")
+	t, cut := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "NEXT DUE", "REASON"), false
 	for _, r := range all.Rotations {
 		state := r.State
 		if r.Paused {
 			state += ", paused"
 		}
 		pauses.add(r.Pauses, r.SecretName, r.TargetName)
-		t.row(r.SecretName, r.TargetName, state, credentialWord(r.CredentialState), when(r.NextRotationDate), r.Reason)
+		reason := shortened(r.Reason, widestReason)
+		cut = cut || reason != r.Reason
+		t.row(r.SecretName, r.TargetName, state, credentialWord(r.CredentialState), when(r.NextRotationDate), reason)
 	}
-	return errors.Join(t.write(e.stdout), pauses.write(e.stdout))
+	if err := t.write(e.stdout); err != nil {
+		return err
+	}
+	if cut {
+		fmt.Fprintln(e.stdout, "\nkeyturn rotation status NAME shows a reason that ends in … as a whole.")
+	}
+	return pauses.write(e.stdout)
+}
+
+// widestReason is how many characters of a reason a line of the list shows.
+const widestReason = 60
+
+// shortened returns text with at most that many characters, the last of which is … if some are
+// left out.
+func shortened(text string, most int) string {
+	all := []rune(text)
+	if len(all) <= most {
+		return text
+	}
+	return strings.TrimRight(string(all[:most-1]), " .,:;") + "…"
 }
 
 // listRotations returns all pages of a list of rotations as one.
@@ -80,7 +102,7 @@ func listRotations(
 type rotationConfigure struct {
 	Name          string `arg:"" help:"Name or ARN of the secret."`
 	Target        string `help:"Target of a Generic secret; others name theirs in ExtendedConfig." placeholder:"NAME"`
-	Strategy      string `help:"${enum} (by type and target)." enum:",single,overlap,double" default:""`
+	Strategy      string `help:"single, overlap or double (by type and target)." enum:",single,overlap,double" default:"" placeholder:"STRATEGY"`
 	Account       string `help:"Account whose credential a value is that is not a JSON object." placeholder:"NAME"`
 	CloneAccount  string `help:"Second account for the strategy double." placeholder:"NAME"`
 	AccountMember string `help:"Member of the JSON value that holds the account." placeholder:"MEMBER"`

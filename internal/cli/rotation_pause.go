@@ -105,16 +105,21 @@ func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
 		scope = kms.PausedTarget
 	}
 	what, _, _ := rotation.PauseText(scope, in.SecretName, in.TargetName)
-	call, text := client.ResumeRotation, "The pause of "+what+" has ended. A rotation that is due begins within a "+
-		"minute, unless another pause holds: keyturn rotation list shows all."
 	if paused {
-		call = client.PauseRotation
-		text = fault.Capital(rotation.PausedText(scope, in.SecretName, in.TargetName, "")) +
-			". What is under way is finished."
+		out, err := client.PauseRotation(e.ctx, &in)
+		if err != nil {
+			return err
+		}
+		return e.done(out, "%s. What is under way is finished.",
+			fault.Text(fault.Capital(rotation.PausedText(scope, in.SecretName, in.TargetName, ""))))
 	}
-	out, err := call(e.ctx, &in)
-	if err != nil {
+	out, err := client.ResumeRotation(e.ctx, &in)
+	switch {
+	case err != nil:
 		return err
+	case out.NothingPaused:
+		return e.done(out, "There was no pause of %s; keyturn rotation list shows all pauses.", what)
 	}
-	return e.done(out, "%s", fault.Text(text))
+	return e.done(out, "The pause of %s has ended. A rotation that is due begins within a minute, unless another pause "+
+		"holds: keyturn rotation list shows all.", what)
 }

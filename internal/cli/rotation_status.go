@@ -328,10 +328,10 @@ func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (o
 	if f.named && r.RotationID != f.id {
 		return f.elsewhere(ctx)
 	}
-	f.print(r)
+	over, ok, text := f.verdict(r)
+	f.print(r, text)
 	f.printWait(r)
 	f.last = r
-	over, ok, text := f.verdict(r)
 	if !over {
 		return false, nil
 	}
@@ -388,8 +388,9 @@ func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
 	return false, nil
 }
 
-// print prints the steps that are new, or with JSON the whole state when anything is.
-func (f *follower) print(r *kms.DescribeRotationResponse) {
+// print prints the steps that are new, or with JSON the whole state when anything is. A text of a
+// step that is part of the verdict is left to it.
+func (f *follower) print(r *kms.DescribeRotationResponse, verdict string) {
 	w := f.out
 	if w == nil {
 		w = f.stderr
@@ -401,6 +402,9 @@ func (f *follower) print(r *kms.DescribeRotationResponse) {
 		}
 	} else if fresh && r.Mode != "rehearse" { // the report of a rehearsal has all steps
 		for _, s := range r.Steps[f.shown:] {
+			if strings.Contains(verdict, r.Reason) && strings.Contains(r.Reason, s.Text) {
+				s.Text = ""
+			}
 			fmt.Fprintf(w, "%s  %s  %s\n", when(s.Time), s.State, happened(s))
 		}
 	}

@@ -89,6 +89,10 @@ func announce(e *env, node *server.Server, config server.Config) {
 	if isTerminal(e.raw) {
 		secret = admin.AccessKeySecret.Reveal() // anything else that standard output leads to, a journal say, keeps it
 	}
+	trust := ""
+	if config.TLSCertFile != "" { // admin.json names no certificate to trust then
+		trust = " --ca-file YOUR-CA.pem  # unless this machine trusts that CA"
+	}
 	fmt.Fprintf(e.stdout, `
 First run: created account %s and its administrator. The administrator's access key is in
 %s (mode 0600); the server does not need the file.
@@ -97,11 +101,11 @@ First run: created account %s and its administrator. The administrator's access 
   access key secret  %s
 
 Next:
-  keyturn profile import %s
+  keyturn profile import %s%s
   echo -n 's3cret' | keyturn secret put app/token
   keyturn secret get app/token
 
-`, admin.AccountID, path, admin.AccessKeyID, secret, path)
+`, admin.AccountID, path, admin.AccessKeyID, secret, path, trust)
 	if key := config.RootKey; key == nil {
 		fmt.Fprintf(e.stdout, "Keep a copy of the root key %s in another place: without it the store cannot be read.\n",
 			filepath.Join(config.DataDir, "root.key"))

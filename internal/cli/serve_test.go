@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/cli"
+	"github.com/keyturn/keyturn/test/servers"
 	"github.com/keyturn/keyturn/test/support"
 )
 
@@ -34,6 +36,32 @@ func TestHangup(t *testing.T) {
 	case code := <-ended:
 		t.Fatalf("SIGHUP has ended the server with %d", code)
 	default:
+	}
+	stop()
+	if code := <-ended; code != 0 {
+		t.Errorf("exit status %d: %s", code, log.String())
+	}
+}
+
+// TestFirstCommandTrustsTheCertificate verifies that the command that the first run prints works
+// with a certificate of the operator's own CA.
+func TestFirstCommandTrustsTheCertificate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cert, key := servers.NewLocalCA(t).Issue(t, dir, "127.0.0.1")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var out, log output
+	ended := make(chan int, 1)
+	go func() {
+		ended <- cli.Run(ctx, []string{
+			"serve", "--data-dir", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0",
+			"--tls-cert-file", cert, "--tls-key-file", key,
+		}, os.Stdin, &out, &log)
+	}()
+	support.Until(t, "the server to serve", func() bool { return strings.Contains(out.String(), "Keep a copy") })
+	if want := "admin.json --ca-file YOUR-CA.pem  #"; !strings.Contains(out.String(), want) {
+		t.Errorf("the server has printed\n%s\nand not %q", out.String(), want)
 	}
 	stop()
 	if code := <-ended; code != 0 {
