@@ -196,13 +196,16 @@ type DescribeRotationResponse struct {
 	// The previous credential works at least until GraceUntil, and is retired at GraceLimitTime
 	// whatever consumers hold. The end of the grace period waits for consumers that hold another
 	// version and were seen lately: WaitingFor lists at most 20 of them, and WaitingForCount counts
-	// them.
+	// them. In a quarantine they are of the grace period that a repair continues: UndoRotation
+	// is possible in it, and until it is repaired.
 	GraceUntil      time.Time        `kms:"GraceUntil,omitempty"`
 	GraceLimitTime  time.Time        `kms:"GraceLimitTime,omitempty"`
 	WaitingForCount int              `kms:"WaitingForCount,omitempty"`
 	WaitingFor      []SecretConsumer `kms:"WaitingFor,list=Consumer"`
-	EndTime         time.Time        `kms:"EndTime,omitempty"`
-	NextAttemptTime time.Time        `kms:"NextAttemptTime,omitempty"`
+	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo.
+	PreviousDeadTime time.Time `kms:"PreviousDeadTime,omitempty"`
+	EndTime          time.Time `kms:"EndTime,omitempty"`
+	NextAttemptTime  time.Time `kms:"NextAttemptTime,omitempty"`
 	// AutomaticRotation, NextRotationDate and LastRotationDate are as in [DescribeSecretResponse].
 	AutomaticRotation string    `kms:"AutomaticRotation"`
 	RotationInterval  string    `kms:"RotationInterval,omitempty"`

@@ -229,7 +229,7 @@ func TestCommandsInRefusals(t *testing.T) {
 	w.refused(t, kms.CodeResourceInUse, "keyturn rotation probe -- --all checks the credential", "RepairRotation",
 		"SecretName", "--all", "RepairAction", "apply")
 	w.inState(t, "--all", rotation.Quarantined)
-	if d := w.describe(t, "--all"); !strings.Contains(d.Advice, "keyturn rotation repair -- --all repairs it") ||
+	if d := w.describe(t, "--all"); !strings.Contains(d.Advice, "keyturn rotation repair -- --all explains what") ||
 		strings.Contains(strings.ReplaceAll(d.Advice, "-- --all", ""), "--all") {
 		t.Errorf("advice: %q", d.Advice)
 	}

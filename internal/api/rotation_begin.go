@@ -218,12 +218,16 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 		return next, nil
 	case r.State == rotation.Quarantined:
 		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s keyturn rotation repair %s "+
-			"repairs it.",
+			"explains what can be done.",
 			s.Name, fault.Text(r.Reason), s.Name)
 	case r.State == rotation.InGrace:
+		until := "works until"
+		if !r.PreviousDeadAt.IsZero() {
+			until = "is retired at"
+		}
 		return r, fault.New(fault.InUse,
-			"The previous credential of secret %q works until %s; keyturn rotation end-grace %s retires it now, "+
-				"keyturn rotation emergency %s replaces both.", s.Name, graceEnd(r, c.At), s.Name, s.Name)
+			"The previous credential of secret %q %s %s; keyturn rotation end-grace %s retires it now, "+
+				"keyturn rotation emergency %s replaces both.", s.Name, until, graceEnd(r, c.At), s.Name, s.Name)
 	}
 	return r, fault.New(fault.InUse,
 		"The rotation %q of secret %q has not ended: it is in state %s%s. keyturn rotation status %s "+

@@ -44,7 +44,6 @@ func describeRotation(
 		out.CheckFindings = shownFindings(r.Check.Findings, s.Settings().Consents)
 	}
 	if r.State == rotation.InGrace {
-		out.GraceLimitTime = r.GraceDeadline
 		err = c.waitingFor(ctx, r, out)
 	}
 	return out, err
@@ -52,6 +51,10 @@ func describeRotation(
 
 // describeRecord describes what is stored of a rotation.
 func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationResponse {
+	previous, until, limit := r.Previous()
+	if r.State != rotation.InGrace && r.State != rotation.Quarantined {
+		limit = time.Time{}
+	}
 	return &kms.DescribeRotationResponse{
 		State:              string(r.State),
 		RotationID:         r.ID,
@@ -59,12 +62,14 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		Trigger:            string(r.Trigger),
 		Strategy:           string(r.Strategy),
 		CandidateVersionID: r.Candidate,
-		BaseVersionID:      r.Base,
+		BaseVersionID:      previous,
 		Attempt:            r.Attempt,
 		Candidates:         r.Candidates,
 		StartTime:          r.StartedAt,
 		PromoteTime:        r.PromotedAt,
-		GraceUntil:         r.GraceUntil,
+		GraceUntil:         until,
+		GraceLimitTime:     limit,
+		PreviousDeadTime:   r.PreviousDeadAt,
 		EndTime:            r.EndedAt,
 		Reason:             r.Why(),
 		Advice:             r.Advice(),

@@ -359,7 +359,7 @@ func TestRotateRefusals(t *testing.T) {
 		{
 			rotation.Quarantined,
 			`The rotation of secret "db" is quarantined: The credential was changed outside of Keyturn. ` +
-				`keyturn rotation repair db repairs it.`,
+				`keyturn rotation repair db explains what can be done.`,
 		},
 	} {
 		w.inState(t, "db", tt.state)
@@ -858,7 +858,7 @@ func TestCancel(t *testing.T) {
 		text  string
 	}{
 		{rotation.InGrace, "keyturn rotation undo db makes the previous one current again, keyturn rotation end-grace db"},
-		{rotation.Quarantined, "keyturn rotation repair db repairs it."},
+		{rotation.Quarantined, "keyturn rotation repair db explains what was found and what can be done."},
 	} {
 		w.inState(t, "db", tt.state)
 		w.refused(t, inUse, tt.text, "CancelRotation", "SecretName", "db")

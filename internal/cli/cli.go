@@ -149,13 +149,17 @@ func newParser(e *env) (*kong.Kong, error) {
 		kong.Name("keyturn"),
 		kong.Description("A secrets manager that rotates credentials without an outage.\n\nCommands reach the server of the "+
 			"current profile, or of "+command.ProfileVariable+". Without a profile: KEYTURN_ENDPOINT, KEYTURN_ACCESS_KEY_ID, "+
-			"KEYTURN_ACCESS_KEY_SECRET, KEYTURN_CA_FILE (docs/operations.md). --profile NAME and --output json may stand before or after a command that "+
-			"has them."),
+			"KEYTURN_ACCESS_KEY_SECRET, KEYTURN_CA_FILE (docs/operations.md). --profile NAME and --output json may stand "+
+			"before or after a command that has them."),
 		kong.Writers(e.stdout, e.stderr),
 		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.raw, Stderr: e.rawErr}),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Vars{"profile_variable": command.ProfileVariable},
+		kong.Vars{
+			"profile_variable": command.ProfileVariable,
+			"strategies":       ",single,overlap,double",
+			"strategy_help":    "single, overlap or double (by type and target).",
+		},
 	)
 }
 

@@ -102,7 +102,7 @@ func listRotations(
 type rotationConfigure struct {
 	Name          string `arg:"" help:"Name or ARN of the secret."`
 	Target        string `help:"Target of a Generic secret; others name theirs in ExtendedConfig." placeholder:"NAME"`
-	Strategy      string `help:"single, overlap or double (by type and target)." enum:",single,overlap,double" default:"" placeholder:"STRATEGY"`
+	Strategy      string `help:"${strategy_help}" enum:"${strategies}" default:"" placeholder:"STRATEGY"`
 	Account       string `help:"Account whose credential a value is that is not a JSON object." placeholder:"NAME"`
 	CloneAccount  string `help:"Second account for the strategy double." placeholder:"NAME"`
 	AccountMember string `help:"Member of the JSON value that holds the account." placeholder:"MEMBER"`

@@ -183,9 +183,13 @@ func (c *rotationUndo) Run(e *env) error {
 		return e.done(out, "The previous credential of %[1]s becomes current again once a login with it succeeds; keyturn "+
 			"rotation status %[1]s shows when.", c.Name)
 	}
+	another := ""
+	if before.Outcome != kms.OutcomeNeedsOperator { // in a quarantine, the target rejects the one that is replaced
+		another = " Another undo would return to " + before.CandidateVersionID + "."
+	}
 	return e.done(out, "Version %[1]s of %[2]s becomes current again instead of %[3]s once a login with it succeeds; "+
-		"keyturn rotation status %[2]s shows when. Another undo would return to %[3]s.",
-		before.BaseVersionID, c.Name, before.CandidateVersionID)
+		"keyturn rotation status %[2]s shows when.%[4]s",
+		before.BaseVersionID, c.Name, before.CandidateVersionID, another)
 }
 
 type rotationCancel struct {

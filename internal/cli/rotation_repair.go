@@ -123,8 +123,14 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 		}
 		return err
 	}
+	_, err = io.WriteString(e.stdout, explanation(r))
+	return errors.Join(err, printSteps(e.stdout, r.Steps))
+}
+
+// explanation says why a rotation is quarantined, and what each action would do.
+func explanation(r *kms.DescribeRotationResponse) string {
 	versions := fmt.Sprintf("version %s, which is current", r.CandidateVersionID)
-	if r.CandidateVersionID != r.BaseVersionID {
+	if r.CandidateVersionID != r.BaseVersionID && r.Mode != modeReapply {
 		versions = fmt.Sprintf("version %s, which was to replace version %s", r.CandidateVersionID, r.BaseVersionID)
 	}
 	apply := fault.Message(`  keyturn rotation repair %s --apply
@@ -134,7 +140,19 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 	if !slices.Contains(r.RepairActions, "apply") {
 		apply = ""
 	}
-	text := fault.Message(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
+	undo := ""
+	switch {
+	case !undoable(r):
+	case r.PreviousDeadTime.IsZero():
+		undo = fault.Message(`  keyturn rotation undo %s
+      makes the previous credential, of version %s, current again, once a login with it has succeeded. It
+      changes nothing at the target.
+`, r.SecretName, r.BaseVersionID)
+	default:
+		undo = fmt.Sprintf("  An undo is no way out: the target rejected the previous credential, of version %s, at %s.\n",
+			r.BaseVersionID, when(r.PreviousDeadTime))
+	}
+	return fault.Message(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
 
   %[3]s
 
@@ -147,7 +165,5 @@ What can be done:
       stores the value in FILE, which has the form of the current one, as a new version and makes it current,
       once a login at the target has shown that it works. It changes nothing at the target: use it to keep
       what was set by hand.
-`, r.SecretName, r.TargetName, fault.Text(r.Reason), fault.Text(apply))
-	_, err = io.WriteString(e.stdout, text)
-	return errors.Join(err, printSteps(e.stdout, r.Steps))
+%[5]s`, r.SecretName, r.TargetName, fault.Text(r.Reason), fault.Text(apply), fault.Text(undo))
 }

@@ -68,35 +68,69 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("state", r.State)
 	add("waits for", r.WaitsFor)
 	if len(r.RepairActions) > 0 {
-		add("repair", fault.Command("rotation repair", r.SecretName))
+		add("repair", fault.Command("rotation repair", r.SecretName)+repairAction(r))
 	}
 	add("reason", r.Reason)
 	add("advice", r.Advice)
 	if r.RotationID != "" {
-		add("rotation", fmt.Sprintf("%s (%s, %s)", r.RotationID, r.Mode, r.Trigger))
+		add("rotation", fmt.Sprintf("%s (%s)", r.RotationID, joined(r.Mode, r.Trigger)))
 	}
-	if r.ConfiguredStrategy == "" {
+	if r.ConfiguredStrategy == "" && r.Mode != modeReapply { // a repair is not made with the strategy of rotations
 		add("strategy", r.Strategy)
 	}
 	add("version", r.CandidateVersionID)
-	add("replaces", r.BaseVersionID)
+	if r.BaseVersionID != r.CandidateVersionID {
+		add("replaces", r.BaseVersionID)
+	}
 	if r.Attempt > 0 {
 		add("attempts", fmt.Sprintf("%d, with candidate %d", r.Attempt, max(r.Candidates, 1)))
 	}
 	add("began", when(r.StartTime))
 	add("promoted", when(r.PromoteTime))
-	if inGrace(r) {
-		add("previous works until", when(r.GraceUntil))
-		if r.GraceLimitTime.After(r.GraceUntil) {
-			add("and at the latest", when(r.GraceLimitTime)+", while a consumer holds it")
-		}
-	}
+	addPrevious(add, r)
 	add("ended", when(r.EndTime))
 	if r.TargetName != "" { // a secret without a target has no credential to probe
 		add("credential", credentialText(r))
 	}
 	addSettings(add, r)
 	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps), printFindings(w, r.CheckFindings))
+}
+
+// modeReapply is the mode of a repair, which gives the target again what it should have.
+const modeReapply = "reapply"
+
+// repairAction completes the command in the row repair.
+func repairAction(r *kms.DescribeRotationResponse) string {
+	if r.Outcome == kms.OutcomeNeedsOperator {
+		return " explains what can be done"
+	}
+	return " --probe tries again now"
+}
+
+// joined joins words that are not empty.
+func joined(words ...string) string {
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), ", ")
+}
+
+// addPrevious adds how long the previous credential works, or can be had back.
+func addPrevious(add func(name, value string), r *kms.DescribeRotationResponse) {
+	switch {
+	case !inGrace(r) && !undoable(r):
+	case !r.PreviousDeadTime.IsZero():
+		add("previous", "rejected by the target at "+when(r.PreviousDeadTime))
+	case undoable(r):
+		add("undo possible", "until a repair, and after it until "+when(r.GraceUntil))
+	default:
+		add("previous works until", when(r.GraceUntil))
+		if r.GraceLimitTime.After(r.GraceUntil) {
+			add("and at the latest", when(r.GraceLimitTime)+", while a consumer holds it")
+		}
+	}
+}
+
+// undoable reports whether a quarantine interrupts a grace period, so that an undo is possible.
+func undoable(r *kms.DescribeRotationResponse) bool {
+	return r.Outcome == kms.OutcomeNeedsOperator && !r.GraceUntil.IsZero()
 }
 
 // addSettings adds when and how the secret is rotated.
@@ -201,7 +235,7 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 		return failedEnd(r)
 	}
 	text = fmt.Sprintf("Version %s of %s is current since %s.", r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
-	if inGrace(r) {
+	if inGrace(r) && r.PreviousDeadTime.IsZero() {
 		text += fmt.Sprintf(" The previous credential works until %s.", when(r.GraceUntil))
 	}
 	return true, true, text

@@ -2,12 +2,50 @@ package cli
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/kms"
 )
+
+// TestFailedUndoIsNotAdvised verifies that a previous credential that the target has rejected is
+// neither a way out of a quarantine nor said to work.
+func TestFailedUndoIsNotAdvised(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := &kms.DescribeRotationResponse{
+		SecretName:         "db",
+		State:              kms.RotationQuarantined,
+		Outcome:            kms.OutcomeNeedsOperator,
+		Mode:               "reapply",
+		CandidateVersionID: "v2",
+		BaseVersionID:      "v1",
+		GraceUntil:         at.Add(time.Hour),
+	}
+	show := func() string {
+		var b bytes.Buffer
+		if err := printStatus(&b, r); err != nil {
+			t.Fatal(err)
+		}
+		return explanation(r) + b.String()
+	}
+	if text := show(); !strings.Contains(text, "keyturn rotation undo db") || !strings.Contains(text, "undo possible") {
+		t.Errorf("no undo in\n%s", text)
+	}
+	r.PreviousDeadTime = at
+	const rejected = "the target rejected the previous credential, of version v1, at 2026-01-02T03:04:05Z"
+	if text := show(); strings.Contains(text, "rotation undo") || strings.Contains(text, "undo possible") ||
+		!strings.Contains(text, rejected) {
+		t.Errorf("after an undo that failed:\n%s", text)
+	}
+	r.State, r.Outcome, r.PromoteTime = kms.RotationGrace, "", at
+	_, _, text := promoted(r)
+	if text += show(); strings.Contains(text, "works until") {
+		t.Errorf("a previous credential that is dead:\n%s", text)
+	}
+}
 
 // TestPrintWait verifies that a command that waits for a rotation says once what the rotation waits
 // for and why, and not among the answers that a program reads.

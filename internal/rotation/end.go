@@ -148,10 +148,12 @@ func (r Record) keepsBase(e Event, now time.Time) Record {
 func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
+		r.PreviousDeadAt = r.candidateDeadAt()
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
 		r.Rejections, r.GraceOver, r.Interrupted = 0, false, nil
 		return r.beginGrace(now), true
 	case NoLogin:
+		r.PreviousDeadAt = now
 		return r.notUndone("the previous credential does not authenticate. "+e.Text, now), true
 	case Failed:
 		if e.Answered && r.Failures+1 >= MaxUndecided {
@@ -162,6 +164,18 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 		return r.cancel(now), true
 	}
 	return r, false
+}
+
+// candidateDeadAt returns when the target rejected the candidate that an undo replaces; zero if it
+// has not.
+func (r Record) candidateDeadAt() time.Time {
+	if r.Interrupted != nil {
+		return r.Health.ProbedAt
+	}
+	if r.Rejections >= MaxRejections {
+		return r.LoginFailedAt
+	}
+	return time.Time{}
 }
 
 // afterUndo goes on where an undo began that changed nothing: with the grace period, with the

@@ -51,6 +51,20 @@ func (r Record) graceInterrupted() bool {
 	return r.Interrupted != nil && r.Interrupted.State == InGrace
 }
 
+// Previous describes the version that the rotation replaces, or the interrupted one; empty for
+// none. until is the end of the grace period that a repair continues, and zero if there is none: an
+// undo is possible before the repair, whatever the time is. limit is its deadline.
+func (r Record) Previous() (version string, until, limit time.Time) {
+	i := r.Interrupted
+	switch {
+	case i == nil || r.State == Undoing:
+		return r.Base, r.GraceUntil, r.GraceDeadline
+	case !r.graceInterrupted():
+		return i.Base, until, limit
+	}
+	return i.Base, i.GraceUntil, i.GraceDeadline
+}
+
 // repaired ends a repair, and continues the rotation that it has interrupted.
 func (r Record) repaired(now time.Time) Record {
 	i := r.Interrupted

@@ -130,10 +130,17 @@ func TestDriftInGrace(t *testing.T) {
 	if undone.State != InGrace || undone.Candidate != "v1" || undone.Base != "v2" {
 		t.Errorf("after an undo: %s, candidate %s, base %s", undone.State, undone.Candidate, undone.Base)
 	}
+	if !undone.PreviousDeadAt.Equal(check) {
+		t.Errorf("the credential that was undone is dead since %v, want %v", undone.PreviousDeadAt, check)
+	}
 	for _, failed := range []EventKind{NoLogin, Cancel} {
 		r := step(drifted, Undo, failed)
-		if r.State != Quarantined || !strings.Contains(r.Advice(), "keyturn rotation undo") {
-			t.Errorf("after an undo that ended with %s: %s, %q; want the quarantine", failed, r.State, r.Advice())
+		if r.State != Quarantined || strings.Contains(r.Advice(), "keyturn rotation undo") != (failed == Cancel) {
+			t.Errorf("after an undo that ended with %s: %s, %q; want the quarantine, and no undo that the target has "+
+				"just refused", failed, r.State, r.Advice())
+		}
+		if version, until, _ := r.Previous(); version != "v1" || !until.Equal(end) {
+			t.Errorf("an undo returns to %q, and after a repair until %v; want v1 until %v", version, until, end)
 		}
 		if r = step(r, Again, Sending, Accepted, LoggedIn); r.State != InGrace || r.Base != "v1" || !r.NextAt.Equal(end) {
 			t.Errorf("repaired after that: %s of %s until %v", r.State, r.Base, r.NextAt)

@@ -153,6 +153,9 @@ type Record struct {
 	Overdue bool `json:"overdue,omitempty"`
 	// Interrupted is the rotation that a repair interrupts; nil for none.
 	Interrupted *Interrupted `json:"interrupted,omitempty"`
+	// PreviousDeadAt is when the target rejected the previous credential; zero if it has not. It
+	// decides nothing: callers are not advised to return to that credential.
+	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
 	// Then is an emergency rotation that waits for the end of this one.
 	Then *Request `json:"then,omitempty"`
 
@@ -395,19 +398,26 @@ func (r Record) Advice() string {
 		text := r.State.InsteadOfCancel(r.Secret) + " With --probe: the target was fixed by hand, check it again. " +
 			"With --apply: give the target the stored credential again, if the target has accepted it before or the " +
 			"service has generated it. With --adopt FILE: store a credential that the target accepts."
-		if r.graceInterrupted() {
-			text += " The previous credential is not retired yet: " + fault.Command("rotation undo", r.Secret) +
-				" makes it current again if the target accepts it."
+		switch {
+		case !r.graceInterrupted():
+			return text
+		case !r.PreviousDeadAt.IsZero():
+			return text + " The previous credential is no way out: the target rejected it at " +
+				r.PreviousDeadAt.UTC().Format(time.RFC3339) + "."
 		}
-		return text
+		return text + " The previous credential is not retired yet: " + fault.Command("rotation undo", r.Secret) +
+			" makes it current again if the target accepts it."
 	case r.Cancelled:
 		return "It is cancelled as soon as the target has said what it has, and has taken back what an attempt may " +
 			"have left there. The service retries that automatically, at least every five minutes. Where that has failed, " +
 			"another " + fault.Command("rotation cancel", r.Secret) + " does not wait for the target."
 	case r.State == InGrace && r.Waiting > 0:
+		undo := "; keyturn rotation undo NAME makes it current again."
+		if !r.PreviousDeadAt.IsZero() {
+			undo = "."
+		}
 		return fault.Named("keyturn secret consumers NAME --behind lists the consumers that hold another version. keyturn "+
-			"rotation end-grace NAME retires the previous credential although they hold it; keyturn rotation undo NAME makes "+
-			"it current again.", r.Secret)
+			"rotation end-grace NAME retires the previous credential although they hold it"+undo, r.Secret)
 	case r.InFlight() && r.Failures+r.Rejections > 0 && r.Target == OwnUsers:
 		return "The service retries automatically, at least every five minutes. " +
 			fault.Command("rotation check", r.Secret) + " shows what keeps the user from getting another access key. " +

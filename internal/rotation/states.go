@@ -204,7 +204,7 @@ var states = []stateRow{
 		on:       Record.onRepair,
 		pending:  true,
 		waitsFor: "an operator to repair it",
-		instead:  "keyturn rotation repair NAME repairs it.",
+		instead:  "keyturn rotation repair NAME explains what was found and what can be done.",
 		outcome:  kms.OutcomeNeedsOperator,
 	},
 }
