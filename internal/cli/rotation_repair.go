@@ -16,7 +16,7 @@ type rotationRepair struct {
 	Name  string `arg:"" help:"Name or ARN of the secret."`
 	Probe bool   `help:"Ask the target again which credential it accepts, or try again now what has failed."`
 	Apply bool   `help:"Give the target the stored credential again."`
-	Adopt string `help:"File with a value of the secret's form that the target accepts; - for stdin." placeholder:"FILE"`
+	Adopt string `help:"File with a value that the target accepts, as secret get shows it; - is stdin." placeholder:"FILE"`
 	ID    string `name:"version-id" help:"Identifier of the adopted version; a random one if left out." placeholder:"ID"`
 	Yes   bool   `help:"Do not ask." short:"y"`
 	following
@@ -162,8 +162,8 @@ What can be done:
       asks the target again which credential it accepts, and goes on from there. It changes nothing at the
       target: use it after the credential was corrected there.
 %[4]s  keyturn rotation repair %[1]s --adopt=FILE
-      stores the value in FILE, which has the form of the current one, as a new version and makes it current,
-      once a login at the target has shown that it works. It changes nothing at the target: use it to keep
-      what was set by hand.
+      stores the value in FILE, of the form that keyturn secret get %[1]s prints, as a new version and makes it
+      current, once a login at the target has shown that it works. It changes nothing at the target: use it to
+      keep what was set by hand.
 %[5]s`, r.SecretName, r.TargetName, fault.Text(r.Reason), fault.Text(apply), fault.Text(undo))
 }

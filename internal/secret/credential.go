@@ -231,8 +231,12 @@ func (s Secret) Value(old sensitive.Value, c target.Credential) sensitive.Value 
 func (s Secret) Adopted(current, given sensitive.Value, accounts []string) (sensitive.Value, target.Credential, error) {
 	list, err := s.Credentials(given)
 	if err != nil {
+		list, err = s.Credentials(s.stored(given))
+	}
+	if err != nil {
 		return given, target.Credential{}, fault.Parameter("SecretData",
-			"it does not have the shape of the secret's values: %s.", s.Shape())
+			"it does not have the shape of the secret's values: %s, or as GetSecretValue (keyturn secret get %s) returns them.",
+			fault.Text(s.Shape()), s.Name)
 	}
 	if !slices.Contains(accounts, list[0].Account) {
 		return given, target.Credential{}, fault.Parameter("SecretData",

@@ -230,5 +230,31 @@ func (s Secret) Present(v Version, stored sensitive.Value) sensitive.Value {
 	return stored
 }
 
+// stored turns what [Secret.Present] returns into a stored value of one account, and returns any
+// other value as it is.
+func (s Secret) stored(presented sensitive.Value) sensitive.Value {
+	var data managedData
+	switch s.Type {
+	case kms.TypeRds, kms.TypeRedis, kms.TypePolarDB:
+		var one account
+		if !strict(presented, &one) || one.incomplete() {
+			return presented
+		}
+		data.Accounts = []account{one}
+	case kms.TypeRAMCredentials:
+		var one struct {
+			accessKey
+			GenerateTimestamp string
+		}
+		if !strict(presented, &one) || one.accessKey.incomplete() {
+			return presented
+		}
+		data.AccessKeys = []accessKey{one.accessKey}
+	default:
+		return presented
+	}
+	return sensitive.New(string(compact(data)))
+}
+
 // Due returns the time of the next automatic change of the secret: its deletion. Zero means never.
 func (s Secret) Due() time.Time { return s.DeleteAt }

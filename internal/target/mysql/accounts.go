@@ -16,13 +16,10 @@ const maxAccounts = 200
 
 var (
 	errManyAccounts = fmt.Errorf("%w: more than %d accounts have the name", errStored, maxAccounts)
-	errSeveral      = errors.New(
-		"several accounts have the name, and none accepts the credential in use; set account_host to the hosts " +
-			"whose accounts shall be changed",
-	)
-	errUnread = errors.New(
+	errSeveral      = errors.New("several accounts have the name, and none accepts the credential in use")
+	errUnread       = errors.New(
 		"an account of the name at another host logs in by a plugin whose passwords cannot be compared, so it may " +
-			"accept the same password; set account_host to the hosts whose accounts shall be changed",
+			"accept the same password",
 	)
 )
 
@@ -93,11 +90,21 @@ func members(h hosts, all []account, passwords ...sensitive.Value) ([]account, e
 	case h.chosen(), len(all) == 1:
 		return all, nil
 	case len(accept) == 0:
-		return nil, errSeveral
+		return nil, choose(errSeveral, all)
 	case len(unsure) > 0:
-		return nil, errUnread
+		return nil, choose(errUnread, all)
 	}
 	return accept, nil
+}
+
+// choose adds to an error the command that says which of the accounts are meant.
+func choose(err error, all []account) error {
+	var at []string
+	for _, a := range all {
+		at = append(at, quote(a.host))
+	}
+	return fmt.Errorf("%w: keyturn target update TARGET --set account_host=HOST chooses the account to change; "+
+		"HOST is one of %s, a JSON list of them, or all", err, strings.Join(at, ", "))
 }
 
 // add returns the edits that give New to all accounts that Old opens. With strategy double, Old is

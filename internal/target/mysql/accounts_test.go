@@ -3,6 +3,7 @@ package mysql
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -41,6 +42,10 @@ func TestMembers(t *testing.T) {
 		var at []string
 		for _, a := range got {
 			at = append(at, a.host)
+		}
+		const command = "keyturn target update TARGET --set account_host=HOST"
+		if err != nil && (!strings.Contains(err.Error(), command) || !strings.Contains(err.Error(), tt.all[1].host)) {
+			t.Errorf("%s: %q names not the command and the hosts", tt.name, err)
 		}
 		if !errors.Is(err, tt.err) || !slices.Equal(at, tt.want) {
 			t.Errorf("%s: %v, %v; want %v, %v", tt.name, at, err, tt.want, tt.err)

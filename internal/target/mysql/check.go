@@ -162,7 +162,8 @@ func (c *checker) accounts(all []account) []account {
 	}
 	if len(left) > 0 {
 		c.report("accounts-left", target.Note, "",
-			"Another password opens "+whoAll(name, left)+": a rotation leaves it as it is.", "")
+			"Another password opens "+whoAll(name, left)+": a rotation leaves it as it is. If "+
+				"the password in use is changed outside of Keyturn, a repair needs account_host to say which account is meant.", "")
 	}
 	return members
 }

@@ -221,6 +221,10 @@ func (t *my) Revert(ctx context.Context, c target.Change) error {
 	return err
 }
 
+// wrongAccount is what an operator checks after 1045.
+const wrongAccount = "check the password, and whether another account matches the host first, such as an " +
+	"anonymous one (SELECT User, Host FROM mysql.user)"
+
 // codeNoAccount is the server's code for an account that does not exist.
 const codeNoAccount = "1396"
 
@@ -325,7 +329,11 @@ func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.V
 		"net_read_timeout": patience,
 	}}, t.admin)
 	if err != nil {
-		return nil, target.AsAdmin(t.loginFailed(attempt, err, secrets...))
+		failed := target.AsAdmin(t.loginFailed(attempt, err, secrets...))
+		if number, _, _ := numberOf(err); number == 1045 {
+			failed = target.WithAdvice(failed, wrongAccount, secrets...)
+		}
+		return nil, failed
 	}
 	version, err := conn.row(ctx, "SELECT VERSION()")
 	if err == nil {
