@@ -382,6 +382,9 @@ type RotationPause struct {
 	// members did not store them.
 	PauseTime time.Time `kms:"PauseTime,omitempty"`
 	Principal string    `kms:"Principal,omitempty"`
+	// Continue is the command that completes a preparation of accounts. Until then, the pause of the
+	// secret does not end.
+	Continue string `kms:"Continue,omitempty"`
 }
 
 // PauseRotationRequest pauses new rotations, or resumes them: of one secret, of one target, or,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -338,6 +339,10 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	paused := false
 	err = p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
 		r.Check = &check
+		if !p.out.Proven {
+			r.Check = p.notPrepared("a rotation is not possible yet")
+			r.Check = keepingNotPrepared(r, &check)
+		}
 		if p.out.Proven && r.IsPreparing() { // to end any other pause takes a right of its own
 			r = r.WithPause(nil)
 		}
@@ -377,18 +382,49 @@ func (p *preparation) notPrepared(why string) *rotation.Check {
 		Code:    codeNotPrepared,
 		Verdict: target.Impossible,
 		Account: p.in.CloneAccountName,
-		Text: "The rotation is paused because prepare-accounts is not finished: " +
+		Text: "The accounts are not prepared, because prepare-accounts is not finished: " +
 			fault.Named(why, p.in.SecretName) + ".",
-		Fix: fault.Command("target prepare-accounts", p.target.Name, "--account="+p.in.AccountName,
-			"--clone="+p.in.CloneAccountName, "--secret="+p.in.SecretName, "--apply") + " continues.",
+		Fix: p.command() + continues,
 	}}}.Bounded()
 	return &check
 }
 
+// continues follows the command in the fix of the finding of notPrepared.
+const continues = " continues."
+
+// command returns the command that repeats the call.
+func (p *preparation) command() string {
+	flags := []string{"--account=" + p.in.AccountName, "--clone=" + p.in.CloneAccountName}
+	if p.in.OwnerName != "" {
+		flags = append(flags, "--owner="+p.in.OwnerName)
+	}
+	for _, name := range p.in.Databases {
+		flags = append(flags, "--database="+name)
+	}
+	flags = append(flags, "--secret="+p.in.SecretName)
+	if p.in.VersionID != "v1" { // the default of the command
+		flags = append(flags, "--version="+p.in.VersionID)
+	}
+	return fault.Command("target prepare-accounts", p.target.Name, append(flags, "--apply")...)
+}
+
+// continuing returns the command that completes the preparation of the accounts of r; empty if
+// there is none to complete.
+func continuing(r rotation.Record) string {
+	if r.Check == nil {
+		return ""
+	}
+	i := slices.IndexFunc(r.Check.Findings, isNotPrepared)
+	if i < 0 {
+		return ""
+	}
+	return strings.TrimSuffix(r.Check.Findings[i].Fix, continues)
+}
+
 // keepingNotPrepared returns a check that replaces the one of r, nil for none. It keeps the finding
-// that says why the rotation is paused until the accounts are proven equal.
+// that the accounts are not proven equal yet.
 func keepingNotPrepared(r rotation.Record, check *rotation.Check) *rotation.Check {
-	if !r.IsPreparing() || r.Check == nil {
+	if r.Check == nil {
 		return check
 	}
 	i := slices.IndexFunc(r.Check.Findings, isNotPrepared)
@@ -508,13 +544,22 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 		return err
 	}
 	return p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
-		r.Check = p.notPrepared("the call has not ended, or was interrupted")
-		return r.WithPause(&rotation.Pause{Since: p.At, By: p.Principal.ARN(), Preparation: true})
+		r.Check = p.notPrepared(interrupted)
+		return r.WithPause(p.pause())
 	})
 }
 
+// interrupted is why accounts are not prepared until a call says something else.
+const interrupted = "the call has not ended, or was interrupted"
+
+// pause is the pause of the rotation until the accounts are prepared.
+func (p *preparation) pause() *rotation.Pause {
+	return &rotation.Pause{Since: p.At, By: p.Principal.ARN(), Preparation: true}
+}
+
 // stored returns the second credential from a secret that an earlier call like this one has
-// created. A secret that has been rotated since, or that another call created, is refused.
+// created, and pauses its rotation if that was resumed since. A secret that has been rotated
+// since, or that another call created, is refused.
 func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credential) (target.Credential, error) {
 	none := target.Credential{}
 	refusal := fault.New(fault.Exists,
@@ -531,7 +576,7 @@ func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credentia
 	if err != nil {
 		return none, err
 	}
-	if r.State != rotation.Idle || !r.Paused {
+	if r.State != rotation.Idle {
 		return none, refusal
 	}
 	list, _, err := credentials(p.Env, tx, s, v)
@@ -544,5 +589,10 @@ func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credentia
 		list[1].Account != p.in.CloneAccountName {
 		return none, refusal
 	}
-	return list[1], nil
+	return list[1], p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
+		if continuing(r) == "" {
+			r.Check = p.notPrepared(interrupted)
+		}
+		return r.WithPause(p.pause())
+	})
 }

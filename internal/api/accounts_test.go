@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/keyturntest"
 	"github.com/keyturn/keyturn/kms"
@@ -77,6 +79,69 @@ func (p *preparing) ProveAccounts(context.Context, target.PlanRequest, target.Cr
 	return target.Proof{Databases: []string{"shop"}}, p.unproven
 }
 
+// preparation returns a world with such a target, two.
+func preparation(t *testing.T) (*world, *preparing) {
+	t.Helper()
+	w, m := rotating(t)
+	p := &preparing{memory: m, applying: func() {}}
+	kind := m.kinds()[0]
+	kind.Name, kind.Open = "preparing", func(target.Settings) (target.Target, error) { return p, nil }
+	w.env.Kinds["preparing"] = kind
+	w.must(t, "RegisterTarget", "TargetName", "two", "Kind", "preparing", "Config", toMemory, "AdminSecretName",
+		"pg-admin")
+	return w, p
+}
+
+// TestResumeOfAPreparation verifies that the rotation of accounts that are not prepared is not
+// resumed, that everything that says so names the call that completes them, and that this call
+// works whatever has become of the pause.
+func TestResumeOfAPreparation(t *testing.T) {
+	t.Parallel()
+	const command = "keyturn target prepare-accounts two --account=app '--clone=the clone' --owner=app " +
+		"--database=shop --secret=pair --version=first --apply"
+	for name, change := range map[string]func(r *rotation.Record){
+		"paused by the call":         func(*rotation.Record) {},
+		"paused by an operator, too": func(r *rotation.Record) { *r = r.WithPause(&rotation.Pause{By: "operator"}) },
+		"resumed by an earlier one":  func(r *rotation.Record) { *r = r.WithPause(nil) },
+	} {
+		w, p := preparation(t)
+		p.refused = target.Failed(target.Unreachable, "", "connect: connection refused")
+		in := []string{
+			"TargetName", "two", "AccountName", "app", "CloneAccountName", "the clone", "OwnerName", "app",
+			"Database.1", "shop", "AccountPassword", "the-applications-password", "Apply", "true",
+			"SecretName", "pair", "VersionId", "first",
+		}
+		w.refused(t, kms.CodeResourceInUse, "repeat the call to continue", "PrepareTargetAccounts", in...)
+		w.put(t, "pair", func(_ *secret.Secret, r *rotation.Record) { change(r) })
+		out := w.check(t, "pair")
+		if out.Verdict != "impossible" || out.Findings[0].Fix != command+" continues." {
+			t.Errorf("%s: a check: %s, %+v", name, out.Verdict, out.Findings)
+		}
+		d := w.describe(t, "pair")
+		for _, pause := range d.Pauses {
+			if line := rotation.PausedText(pause, "pair", "two", ""); pause.Continue != command ||
+				strings.Contains(line, "resume") || !strings.Contains(line, command) {
+				t.Errorf("%s: the pause says %q", name, line)
+			}
+		}
+		w.refused(t, kms.CodeResourceInUse, command+" continues that; keyturn secret delete pair --now gives it up.",
+			"ResumeRotation", "SecretName", "pair")
+		p.refused = nil
+		if out := w.must(t, "PrepareTargetAccounts", in...).(*kms.PrepareTargetAccountsResponse); !out.Proven {
+			t.Errorf("%s: the repeated call: %+v", name, out)
+		}
+		w.must(t, "ResumeRotation", "SecretName", "pair")
+		if d := w.describe(t, "pair"); d.Paused || slices.ContainsFunc(d.CheckFindings, func(f kms.RotationFinding) bool {
+			return f.Code == "accounts-not-prepared"
+		}) {
+			t.Errorf("%s: once proven: %+v", name, d)
+		}
+		if out := w.must(t, "PrepareTargetAccounts", in...).(*kms.PrepareTargetAccountsResponse); !out.Proven {
+			t.Errorf("%s: the same call once more: %+v", name, out)
+		}
+	}
+}
+
 // TestUnfinishedPreparation verifies that a rotation that is paused because a preparation has not
 // proven its accounts says so, wherever the preparation has ended, and also after another check.
 func TestUnfinishedPreparation(t *testing.T) {
@@ -95,13 +160,8 @@ func TestUnfinishedPreparation(t *testing.T) {
 		},
 		"not checked": {func(p *preparing) { p.memory.refuses(noAnswer) }, "set up but not checked", "connection refused"},
 	} {
-		w, m := rotating(t)
-		p := &preparing{memory: m}
-		kind := m.kinds()[0]
-		kind.Name, kind.Open = "preparing", func(target.Settings) (target.Target, error) { return p, nil }
-		w.env.Kinds["preparing"] = kind
-		w.must(t, "RegisterTarget", "TargetName", "two", "Kind", "preparing", "Config", toMemory, "AdminSecretName",
-			"pg-admin")
+		w, p := preparation(t)
+		m := p.memory
 		unfinished := func(f kms.RotationFinding) bool { return f.Code == "accounts-not-prepared" }
 		finding := func(when string) string {
 			t.Helper()

@@ -22,14 +22,18 @@ func pausesAt(all []kms.RotationPause, t store.Target) []kms.RotationPause {
 
 // pausesOf returns what keeps rotations of a secret at its target from beginning.
 func pausesOf(all []kms.RotationPause, t store.Target, r rotation.Record) []kms.RotationPause {
-	return withPause(pausesAt(all, t), kms.PausedSecret, r.Paused, r.Pause)
+	list := withPause(pausesAt(all, t), kms.PausedSecret, r.Paused, r.Pause)
+	if r.Paused {
+		list[len(list)-1].Continue = continuing(r)
+	}
+	return list
 }
 
 // pausedRefusal refuses a rotation that these pauses keep from beginning; nil without a pause.
 func pausedRefusal(list []kms.RotationPause, secret, target string) error {
 	var sentences []string
 	for _, p := range list {
-		sentences = append(sentences, fault.Capital(rotation.PausedText(p.Scope, secret, target, ""))+".")
+		sentences = append(sentences, fault.Capital(rotation.PausedText(p, secret, target, ""))+".")
 	}
 	if len(sentences) == 0 {
 		return nil

@@ -111,27 +111,32 @@ func (c *Call) takeCheck(ctx context.Context, name string) error {
 // keepCheck stores the result of a check, unless the credential or the target has changed
 // meanwhile. lastFailed is when a login failed before the check.
 func (c *Call) keepCheck(ctx context.Context, k *inspection, lastFailed time.Time) error {
-	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+	kept, err := store.Update(ctx, c.DB, func(tx *store.Tx) (*rotation.Check, error) {
 		s, r, err := c.rotated(tx, k.secret.Name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !k.loginFailed && r.LoginFailedAt.Equal(c.At) {
 			r = r.NotFailed(lastFailed, c.At)
 		}
 		if s.Stages[secret.Current] != k.secret.Stages[secret.Current] || s.TargetName() != k.secret.TargetName() {
-			return fault.New(fault.InUse, "The credential of secret %q has changed during the check; repeat the call.", s.Name)
+			return nil, fault.New(fault.InUse,
+				"The credential of secret %q has changed during the check; repeat the call.", s.Name)
 		}
 		now, err := registered(tx, s.Account, s.TargetName(), s.UserName())
 		if err == nil && now != registrationOf(k.target) {
 			err = targetChanged(s.TargetName())
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		r.Check = keepingNotPrepared(r, &k.check)
-		return tx.PutRotation(&r)
+		return r.Check, tx.PutRotation(&r)
 	})
+	if err == nil {
+		k.check = *kept
+	}
+	return err
 }
 
 // answer returns the result of a check.

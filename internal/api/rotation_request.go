@@ -121,6 +121,10 @@ func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, p *rotat
 			if err != nil {
 				return false, err
 			}
+			if command := continuing(r); p == nil && command != "" {
+				return false, fault.New(fault.InUse, "The accounts of secret %q are not prepared, so its rotation stays "+
+					"paused. %s continues that; keyturn secret delete %s --now gives it up.", s.Name, fault.Text(command), s.Name)
+			}
 			_, err = c.planWith(tx, s, r.WithPause(p))
 			return r.Paused, err
 		case in.TargetName != "":

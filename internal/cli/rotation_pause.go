@@ -65,7 +65,7 @@ func pauseLine(p kms.RotationPause, secret, target string) string {
 	if p.Principal != "" {
 		since += " by " + p.Principal
 	}
-	return rotation.PausedText(p.Scope, secret, target, since)
+	return rotation.PausedText(p, secret, target, since)
 }
 
 // pauseLines are the lines of the pauses in a list, each once.
@@ -110,8 +110,8 @@ func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
 		if err != nil {
 			return err
 		}
-		return e.done(out, "%s. What is under way is finished.",
-			fault.Text(fault.Capital(rotation.PausedText(scope, in.SecretName, in.TargetName, ""))))
+		paused := rotation.PausedText(kms.RotationPause{Scope: scope}, in.SecretName, in.TargetName, "")
+		return e.done(out, "%s. What is under way is finished.", fault.Text(fault.Capital(paused)))
 	}
 	out, err := client.ResumeRotation(e.ctx, &in)
 	switch {

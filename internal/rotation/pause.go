@@ -70,12 +70,15 @@ func PauseText(scope, secret, target string) (what, resume string, ok bool) {
 	return "", "", false
 }
 
-// PausedText says what a pause of that scope keeps from beginning, and which command ends it, in a
-// sentence without a capital and a full stop. since follows "are paused".
-func PausedText(scope, secret, target, since string) string {
-	what, resume, ok := PauseText(scope, secret, target)
-	if !ok { // of a later server
-		return fmt.Sprintf("rotations of scope %q are paused", scope) + since
+// PausedText says what a pause keeps from beginning, and which command ends it, in a sentence
+// without a capital and a full stop. since follows "are paused".
+func PausedText(p kms.RotationPause, secret, target, since string) string {
+	what, resume, ok := PauseText(p.Scope, secret, target)
+	switch {
+	case !ok: // of a later server
+		return fmt.Sprintf("rotations of scope %q are paused", p.Scope) + since
+	case p.Continue != "":
+		return what + " are paused" + since + " until their accounts are prepared; " + p.Continue + " continues that"
 	}
 	return what + " are paused" + since + "; " + resume + " ends the pause"
 }
