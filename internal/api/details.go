@@ -215,7 +215,9 @@ type sender struct {
 	consents []string // of the secret, which the target follows
 	// certificate is the version of the secret with the client certificate; empty without one.
 	certificate string
-	dial        egress.DialFunc
+	// unused says that the target is not connected to.
+	unused bool
+	dial   egress.DialFunc
 
 	mu   sync.Mutex
 	seen map[string]bool // addresses that are recorded; guarded by mu

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -210,15 +211,20 @@ func (k *inspection) failed(err error) {
 		k.silence = err
 	}
 	if class := target.ClassOf(err); class == target.Denied || class == target.Rejected || class == target.Refused {
-		k.add(target.Finding{
-			Code:    codeCheckDenied,
-			Verdict: target.Impossible,
-			Text:    answer.Error() + ".",
-			Fix:     "Check the administrator of target " + k.target.Name + ": " + fault.Command("target test", k.target.Name),
-		})
+		k.add(deniedCheck(k.target, &answer))
 		return
 	}
 	k.check.Unchecked = cmp.Or(k.check.Unchecked, fault.Named(answer.Error(), k.secret.Name))
+}
+
+// deniedCheck is the finding that a target does not let its administrator check an account.
+func deniedCheck(t store.Target, why error) target.Finding {
+	return target.Finding{
+		Code:    codeCheckDenied,
+		Verdict: target.Impossible,
+		Text:    strings.TrimSuffix(why.Error(), ".") + ".",
+		Fix:     "Check the administrator of target " + t.Name + ": " + fault.Command("target test", t.Name),
+	}
 }
 
 // mayLogInWith returns why a record allows no login now; empty when it allows one.

@@ -115,7 +115,9 @@ func (c *Call) adminMayLogIn(t store.Target, version string) error {
 	}
 	w := loginWindow{target: t.ID, administrator: version}
 	if next, ok := c.gate.logins.open(w, c.At); !ok {
-		return tooManyLogins("the administrator", t.Name, next)
+		return fault.New(fault.Throttled, "Target %q has rejected a login as its administrator a moment ago; the next one "+
+			"may be made at %s, so that no account is locked. A new version of the administrator's secret is tried at "+
+			"once; keyturn target show %s names that secret.", t.Name, wholeSecond(next), t.Name)
 	}
 	return nil
 }

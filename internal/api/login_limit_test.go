@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -81,6 +83,30 @@ func TestChecksAtTheSameTime(t *testing.T) {
 		if n := m.logins("app"); n != 1 {
 			t.Errorf("%s: %d failed logins", call[0], n)
 		}
+	}
+}
+
+// TestConfigureWithARejectedAdministrator verifies that settings are stored although the target has
+// rejected its administrator a moment ago, with a finding, and that a new administrator is asked.
+func TestConfigureWithARejectedAdministrator(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	_, _ = w.call(t, rootPrincipal, "CheckRotation", "SecretName", "db")
+	out := w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg").(*kms.DescribeRotationResponse)
+	if len(out.CheckFindings) != 1 || out.CheckFindings[0].Code != "check-denied" ||
+		!strings.Contains(out.CheckFindings[0].Text, "A new version of the administrator's secret is tried at once") {
+		t.Errorf("the findings are %+v", out.CheckFindings)
+	}
+	if out.TargetName != "pg" || m.checked() != 1 {
+		t.Errorf("attached to %q; the administrator was tried %d times", out.TargetName, m.checked())
+	}
+	m.refuses(nil)
+	w.must(t, "PutSecretValue", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v2")
+	out = w.must(t, "ConfigureRotation", "SecretName", "gen").(*kms.DescribeRotationResponse)
+	denied := func(f kms.RotationFinding) bool { return f.Code == "check-denied" }
+	if slices.ContainsFunc(out.CheckFindings, denied) || m.checked() != 2 {
+		t.Errorf("with a new administrator: %+v, asked %d times", out.CheckFindings, m.checked())
 	}
 }
 

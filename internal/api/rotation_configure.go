@@ -122,6 +122,9 @@ func (c *Call) refuseImpossible(
 	if err != nil {
 		return nil, err
 	}
+	if check := c.adminRefused(t); check != nil {
+		return check, nil
+	}
 	k, err := c.inspection(s, r, t)
 	if err != nil {
 		return nil, err
@@ -140,10 +143,24 @@ func (c *Call) refuseImpossible(
 	return &check, k.refusal()
 }
 
+// adminRefused returns the check of a target that has rejected its administrator a moment ago,
+// which is not tried again yet; nil otherwise.
+func (c *Call) adminRefused(t store.Target) *rotation.Check {
+	_, version, err := c.adminCredential(c.Snapshot, t)
+	if t.AdminSecret == "" || err != nil { // the error is the one of opening the target
+		return nil
+	}
+	if err = c.adminMayLogIn(t, version); err == nil {
+		return nil
+	}
+	return &rotation.Check{At: c.At, Target: t.Name, Findings: []target.Finding{deniedCheck(t, err)}}
+}
+
 // isChecked reports whether the last check of a secret answers for the settings that it is about to
 // get: they ask for nothing else at the target, and the check was made a moment ago.
 func (c *Call) isChecked(before, after secret.Secret, r rotation.Record, t store.Target) bool {
-	if r.Check == nil || r.Check.Unchecked != "" || slices.ContainsFunc(r.Check.Findings, isNotPrepared) {
+	noAnswer := func(f target.Finding) bool { return isNotPrepared(f) || f.Code == codeCheckDenied }
+	if r.Check == nil || r.Check.Unchecked != "" || slices.ContainsFunc(r.Check.Findings, noAnswer) {
 		return false
 	}
 	if r.Check.Target != t.Name || before.TargetName() != t.Name || !before.BoundTo(t.ID) {
@@ -295,7 +312,7 @@ func (c *Call) bindChecked(tx *store.Tx, s secret.Secret) (secret.Secret, error)
 	if err := checkConsents(c.Kinds[t.Kind], s.Settings().Consents); err != nil {
 		return s, err
 	}
-	system, err := c.openFor(tx, t, s) // it does not connect
+	system, err := c.openUnused(tx, t, s)
 	if err != nil {
 		return s, err
 	}

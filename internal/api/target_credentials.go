@@ -40,8 +40,18 @@ func (c *Call) openTarget(tx *store.Tx, t store.Target) (target.Target, target.C
 // openFor opens a target that logs in as the application does that uses a secret. versions are
 // the versions of the secret that may be sent.
 func (c *Call) openFor(tx *store.Tx, t store.Target, s secret.Secret, versions ...string) (target.Target, error) {
-	own := s.Settings()
-	by := &sender{call: c, target: t, versions: versions, login: own.Login, consents: own.Consents}
+	return c.openBy(tx, &sender{call: c, target: t, versions: versions}, s)
+}
+
+// openUnused opens a target that is asked nothing, so it also opens one whose administrator may not
+// log in now.
+func (c *Call) openUnused(tx *store.Tx, t store.Target, s secret.Secret) (target.Target, error) {
+	return c.openBy(tx, &sender{call: c, target: t, unused: true}, s)
+}
+
+func (c *Call) openBy(tx *store.Tx, by *sender, s secret.Secret) (target.Target, error) {
+	own, t := s.Settings(), by.target
+	by.login, by.consents = own.Login, own.Consents
 	if err := c.checkLogin(t, by.login); err != nil {
 		return nil, err
 	}
@@ -67,7 +77,7 @@ func (c *Call) open(
 		if admin, s.admin, err = c.adminCredential(tx, t); err != nil {
 			return nil, admin, err
 		}
-		if err := c.adminMayLogIn(t, s.admin); err != nil {
+		if err := c.adminMayLogIn(t, s.admin); err != nil && !s.unused {
 			return nil, admin, err
 		}
 	}
