@@ -61,8 +61,8 @@ var postgresqlMutations = []mutation{
 	{
 		name: "a rotation shows a finding of before two PostgreSQL logins were made",
 		file: "internal/api/accounts.go",
-		old:  "		r.Check = &check\n		if p.out.Proven && r.IsPreparing()",
-		new:  "		_ = check\n		if p.out.Proven && r.IsPreparing()",
+		old:  "		r.Check = &check\n		if !p.out.Proven {",
+		new:  "		_ = check\n		if !p.out.Proven {",
 		pkg:  "test/rotation",
 		test: "TestPrepareAccountsCutOff",
 	},

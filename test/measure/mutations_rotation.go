@@ -545,8 +545,8 @@ var rotationMutations = []mutation{
 	{
 		name: "logins of the engine do not follow how the application connects",
 		file: "internal/api/target_credentials.go",
-		old:  "login: own.Login, consents",
-		new:  "consents",
+		old:  "by.login, by.consents = own.Login, own.Consents",
+		new:  "by.consents = own.Consents",
 		pkg:  "internal/api",
 		test: "TestConfigureChecks",
 	},
