@@ -29,7 +29,10 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 		return nil, err
 	}
 	if in.SecretName != "" {
-		reason, err := c.probeNow(ctx, names[0], in.TargetName)
+		reason, r, err := c.probeNow(ctx, names[0], in.TargetName)
+		if err == nil && reason != "" && reason == unprobedNow(r) {
+			reason, err = c.withoutState(r, reason)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +48,7 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 		all.Go(func() {
 			for i := w; i < len(names) && errs[w] == nil; i += probesAtOnce {
 				var reason string
-				reason, errs[w] = c.probeNow(ctx, names[i], in.TargetName)
+				reason, _, errs[w] = c.probeNow(ctx, names[i], in.TargetName)
 				switch {
 				case fault.KindOf(errs[w]) == fault.Throttled: // it was asked for a moment ago
 					errs[w] = nil
@@ -89,37 +92,34 @@ const atAnotherTarget = "Its target is another one."
 // probeNow makes the probe of one credential due, and takes it from the allowance of the secret. A
 // probe that was asked for before and waits for its turn stays as it is, or it would lose that
 // turn. reason says why it is not asked: the secret was deleted, is being rotated, or has another
-// target.
-func (c *Call) probeNow(ctx context.Context, name, targetName string) (reason string, err error) {
-	var state rotation.Record
+// target. r is the record of its rotation. Several goroutines may call it.
+func (c *Call) probeNow(ctx context.Context, name, targetName string) (reason string, r rotation.Record, err error) {
 	err = store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(c.Account(), name, c.At)
 		if err != nil {
 			return err
 		}
-		r, err := c.rotationOf(tx, s)
-		if err != nil {
+		if r, err = c.rotationOf(tx, s); err != nil {
 			return err
 		}
-		state = r
-		if reason, err = c.unasked(s, ok, r, targetName); err != nil || reason != "" || r.Health.Wanted {
+		if reason, err = c.unasked(tx, s, ok, r, targetName); err != nil || reason != "" || r.Health.Wanted {
 			return err
 		}
 		if s, err = s.AskProbe(c.checkEvery(), c.At); err != nil {
 			return err
 		}
-		r.Health.NextAt, r.Health.Wanted = c.At, true
-		return errors.Join(tx.PutRotation(&r), tx.PutSecret(s, nil))
+		wanted := r
+		wanted.Health.NextAt, wanted.Health.Wanted = c.At, true
+		return errors.Join(tx.PutRotation(&wanted), tx.PutSecret(s, nil))
 	})
-	if err != nil || reason == "" || reason != unprobedNow(state) {
-		return reason, err
-	}
-	return c.withoutState(state, reason)
+	return reason, r, err
 }
 
 // unasked returns why a call that is about targetName, or about any target if it is empty, does not
 // make the probe of a secret due; empty if it does. ok is false for a secret that no longer exists.
-func (c *Call) unasked(s secret.Secret, ok bool, r rotation.Record, targetName string) (string, error) {
+func (c *Call) unasked(
+	tx *store.Tx, s secret.Secret, ok bool, r rotation.Record, targetName string,
+) (string, error) {
 	if reason := unprobed(s, ok); reason != "" {
 		return reason, nil
 	}
@@ -129,7 +129,7 @@ func (c *Call) unasked(s secret.Secret, ok bool, r rotation.Record, targetName s
 	if reason := unprobedNow(r); reason != "" {
 		return reason, nil
 	}
-	bound, err := c.isBound(c.Snapshot, s)
+	bound, err := c.isBound(tx, s)
 	if err != nil || bound {
 		return "", err
 	}

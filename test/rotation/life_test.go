@@ -265,7 +265,7 @@ func TestEmergency(t *testing.T) {
 func TestEmergencyEvicts(t *testing.T) {
 	t.Parallel()
 	x := startDatabase(t).system("double")
-	s := x.run(t)
+	s := x.run(t, server.Change(func(c *server.Config) { c.Rotation.ProbeEvery = time.Hour })) // no probe finds it before
 	leaked := read(t, s, "app", "", "")
 	leaked.AccountPassword = "set-by-the-holder"
 	x.set(t, leaked.AccountName, leaked.AccountPassword)
