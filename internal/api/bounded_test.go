@@ -99,6 +99,14 @@ func TestConfigureChecksFew(t *testing.T) {
 	m.refuses(nil)
 	m.says(nil, target.Finding{Code: "limit", Verdict: target.Impossible, Text: "No room."})
 	w.refused(t, kms.CodeResourceInUse, "No room.", "ConfigureRotation", "SecretName", "db", "GracePeriod", "3h")
+
+	// Many calls about a target that does not answer are taken: they learn nothing.
+	m.says(nil)
+	m.refuses(target.Failed(target.Unreachable, "", "connect: connection refused"))
+	w.now = w.now.Add(time.Hour)
+	for range 12 {
+		w.must(t, "ConfigureRotation", "SecretName", "db", "GracePeriod", "3h")
+	}
 }
 
 // TestChangesHidePausersAndConsumers verifies that a caller who may not call DescribeRotation does

@@ -130,17 +130,22 @@ func (c *Call) refuseImpossible(
 		return nil, err
 	}
 	defer func() { _ = k.system.Close() }() // nothing was changed
-	if c.isChecked(before, s, r, t) {
-		k.check = *r.Check
-		return r.Check, k.refusal()
+	standing := c.isChecked(before, s, r, t)
+	if !standing || !isAnswered(*r.Check) {
+		// The answers say what the target has, such as a database: each question counts as a check.
+		// After too many without an answer, the last one stands.
+		err := c.takeCheck(ctx, s.Name)
+		if err == nil {
+			k.ask(ctx)
+			check := k.check.Bounded()
+			return &check, k.refusal()
+		}
+		if !standing || fault.KindOf(err) != fault.Throttled {
+			return nil, err
+		}
 	}
-	// The answers say what the target has, such as a database: each question counts as a check.
-	if err := c.takeCheck(ctx, s.Name); err != nil {
-		return nil, err
-	}
-	k.ask(ctx)
-	check := k.check.Bounded()
-	return &check, k.refusal()
+	k.check = *r.Check
+	return r.Check, k.refusal()
 }
 
 // adminRefused returns the check of a target that has rejected its administrator a moment ago,
@@ -156,14 +161,17 @@ func (c *Call) adminRefused(t store.Target) *rotation.Check {
 	return &rotation.Check{At: c.At, Target: t.Name, Findings: []target.Finding{deniedCheck(t, err)}}
 }
 
+// isAnswered reports whether the target has answered all that a check asks.
+func isAnswered(check rotation.Check) bool {
+	return check.Unchecked == "" && !slices.ContainsFunc(check.Findings, func(f target.Finding) bool {
+		return isNotPrepared(f) || f.Code == codeCheckDenied
+	})
+}
+
 // isChecked reports whether the last check of a secret answers for the settings that it is about to
 // get: they ask for nothing else at the target, and the check was made a moment ago.
 func (c *Call) isChecked(before, after secret.Secret, r rotation.Record, t store.Target) bool {
-	noAnswer := func(f target.Finding) bool { return isNotPrepared(f) || f.Code == codeCheckDenied }
-	if r.Check == nil || r.Check.Unchecked != "" || slices.ContainsFunc(r.Check.Findings, noAnswer) {
-		return false
-	}
-	if r.Check.Target != t.Name || before.TargetName() != t.Name || !before.BoundTo(t.ID) {
+	if r.Check == nil || r.Check.Target != t.Name || before.TargetName() != t.Name || !before.BoundTo(t.ID) {
 		return false
 	}
 	for _, at := range []time.Time{t.UpdatedAt, r.PromotedAt, after.Versions[after.Stages[secret.Current]].CreatedAt} {
