@@ -18,9 +18,12 @@ func copies(t *testing.T, master *servers.Redis) *servers.Redis {
 	t.Helper()
 	host, port, _ := strings.Cut(master.Addr, ":")
 	replica := servers.StartRedis(t, "replicaof "+host+" "+port, "masterauth "+master.Password)
-	support.Until(t, "the replica to be in step", func() bool {
-		return strings.Contains(fmt.Sprint(replica.Do(t, "INFO", "replication")), "master_link_status:up") &&
-			strings.Contains(fmt.Sprint(master.Do(t, "INFO", "replication")), "state=online")
+	support.Retry(t, func() error {
+		there, here := fmt.Sprint(replica.Do(t, "INFO", "replication")), fmt.Sprint(master.Do(t, "INFO", "replication"))
+		if strings.Contains(there, "master_link_status:up") && strings.Contains(here, "state=online") {
+			return nil
+		}
+		return fmt.Errorf("the replica is not in step: it says %s; its master says %s", there, here)
 	})
 	return replica
 }
