@@ -111,7 +111,7 @@ func (e *env) setPaused(in kms.PauseRotationRequest, paused bool) error {
 			return err
 		}
 		paused := rotation.PausedText(kms.RotationPause{Scope: scope}, in.SecretName, in.TargetName, "")
-		return e.done(out, "%s. What is under way is finished.", fault.Text(fault.Capital(paused)))
+		return e.done(out, "%s. A rotation that has begun is finished.", fault.Text(fault.Capital(paused)))
 	}
 	out, err := client.ResumeRotation(e.ctx, &in)
 	switch {

@@ -264,7 +264,7 @@ func (r Record) InFlight() bool { return r.State != "" && !r.State.Ended() }
 func (r Record) Probeable() bool { return !r.InFlight() || r.State == InGrace }
 
 // ProbePending reports whether the engine is to ask the target about the credential in use as soon
-// as its limits allow. What a call has asked for stays pending in a rotation that has begun since.
+// as its limits allow. A probe that a caller has asked for stays pending while a rotation runs.
 func (r Record) ProbePending(now time.Time) bool {
 	switch h := r.Health; {
 	case r.State == Quarantined, h.NextAt.IsZero():

@@ -126,8 +126,8 @@ func TestCertificateIsRenewed(t *testing.T) {
 func TestCertificateIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		spoil, mend func(r *renewal) error
-		why         string
+		damage, repair func(r *renewal) error
+		why            string
 	}{
 		"a key that others can read": {
 			func(r *renewal) error { return os.Chmod(r.keyFile, 0o644) },
@@ -148,7 +148,7 @@ func TestCertificateIsTriedAgain(t *testing.T) {
 					cert, key := r.ca.Issue(t, t.TempDir(), "localhost")
 					replace(t, key, r.keyFile)
 					replace(t, cert, r.certFile)
-					if err := tt.spoil(r); err != nil {
+					if err := tt.damage(r); err != nil {
 						t.Fatal(err)
 					}
 					log := r.looks(20)
@@ -156,7 +156,7 @@ func TestCertificateIsTriedAgain(t *testing.T) {
 					if !strings.Contains(log, tt.why) || !r.served().Equal(first) {
 						t.Errorf("another certificate, or not the reason %q: %s", tt.why, log)
 					}
-					if err := tt.mend(r); err != nil {
+					if err := tt.repair(r); err != nil {
 						t.Fatal(err)
 					}
 					if signal {

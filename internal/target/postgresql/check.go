@@ -46,7 +46,7 @@ func (t *pg) Window(s target.Strategy) string {
 type check struct {
 	*attempt
 	emergency bool
-	pair      *pair // what remains to be read in databases; nil for nothing
+	pair      *pair // the two logins, if their databases are to be read; otherwise nil
 	findings  []target.Finding
 }
 

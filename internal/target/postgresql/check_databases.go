@@ -25,7 +25,7 @@ type pair struct {
 	alone []role
 }
 
-// databases reads what a pair has, and what asks for session_user, in the database that the
+// databases reads what a pair has, and the objects that read session_user, in the database that the
 // application names, or, if it names none, in all that it may open. The owner of any database can
 // grant the account something there, lock its catalogs and let statements take long. So the
 // databases share a part of the time, and one that is not read in it is a finding. All of these
@@ -140,7 +140,7 @@ func (a *attempt) limited(ctx context.Context) error {
 // inDatabases is what was found about a pair in databases.
 type inDatabases struct {
 	pair
-	reads   []string // what asks for session_user, with its database if that is a further one
+	reads   []string // the objects that read session_user, with their database if it is a further one
 	further bool     // some of it is in a further database
 }
 
@@ -162,8 +162,8 @@ func (k *check) visit(ctx, within context.Context, database string, found *inDat
 	return nil
 }
 
-// read reports the grants to the logins alone in a database, and returns what asks for session_user
-// there.
+// read reports the grants to the logins alone in a database, and returns the objects there that read
+// session_user.
 func (k *check) read(ctx context.Context, database string, p pair) (reads []string, err error) {
 	a := k.attempt
 	if database != k.t.config.Database {
@@ -287,7 +287,7 @@ func (k *check) unread(p pair, text, fix string) {
 	})
 }
 
-// session reports what asks for session_user, which differs between the logins.
+// session reports the objects that read session_user, which differs between the logins.
 func (k *check) session(found inDatabases) {
 	if len(found.reads) == 0 {
 		return

@@ -23,7 +23,7 @@ type grant struct {
 	n      int    // how many such grants there are, of which some are read
 }
 
-// what names the object in a sentence.
+// what returns the name of the object for a sentence.
 func (g grant) what() string {
 	if g.prefix != "" {
 		return "future " + strings.ToLower(g.object)
