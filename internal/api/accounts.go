@@ -340,8 +340,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	err = p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
 		r.Check = &check
 		if !p.out.Proven {
-			r.Check = p.notPrepared("a rotation is not possible yet")
-			r.Check = keepingNotPrepared(r, &check)
+			r.Check = keepingNotPrepared(p.notPrepared("a rotation is not possible yet"), &check)
 		}
 		if p.out.Proven && r.IsPreparing() { // to end any other pause takes a right of its own
 			r = r.WithPause(nil)
@@ -421,21 +420,21 @@ func continuing(r rotation.Record) string {
 	return strings.TrimSuffix(r.Check.Findings[i].Fix, continues)
 }
 
-// keepingNotPrepared returns a check that replaces the one of r, nil for none. It keeps the finding
-// that the accounts are not proven equal yet.
-func keepingNotPrepared(r rotation.Record, check *rotation.Check) *rotation.Check {
-	if r.Check == nil {
+// keepingNotPrepared returns a check that replaces an earlier one; either is nil for none. It keeps
+// the finding that the accounts are not proven equal yet.
+func keepingNotPrepared(before, check *rotation.Check) *rotation.Check {
+	if before == nil {
 		return check
 	}
-	i := slices.IndexFunc(r.Check.Findings, isNotPrepared)
+	i := slices.IndexFunc(before.Findings, isNotPrepared)
 	if i < 0 {
 		return check
 	}
-	kept := rotation.Check{At: r.Check.At, Target: r.Check.Target}
+	kept := rotation.Check{At: before.At, Target: before.Target}
 	if check != nil {
 		kept = *check
 	}
-	kept.Findings = append([]target.Finding{r.Check.Findings[i]}, kept.Findings...)
+	kept.Findings = append([]target.Finding{before.Findings[i]}, kept.Findings...)
 	kept = kept.Bounded()
 	return &kept
 }

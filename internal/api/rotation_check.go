@@ -130,7 +130,7 @@ func (c *Call) keepCheck(ctx context.Context, k *inspection, lastFailed time.Tim
 		if err != nil {
 			return nil, err
 		}
-		r.Check = keepingNotPrepared(r, &k.check)
+		r.Check = keepingNotPrepared(r.Check, &k.check)
 		return r.Check, tx.PutRotation(&r)
 	})
 	if err == nil {
@@ -263,7 +263,7 @@ func (t *Turn) Check(
 	}
 	k.check = k.check.Bounded()
 	return func(r rotation.Record) rotation.Record {
-		r.Check = keepingNotPrepared(r, &k.check)
+		r.Check = keepingNotPrepared(r.Check, &k.check)
 		if k.loginFailed {
 			r.LoginFailedAt = k.At
 		}

@@ -76,7 +76,7 @@ func configureRotation(
 		if err != nil {
 			return s, err
 		}
-		r.Check = keepingNotPrepared(r, check)
+		r.Check = keepingNotPrepared(r.Check, check)
 		return c.planWith(tx, s, r)
 	})
 	if err != nil {

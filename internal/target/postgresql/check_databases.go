@@ -162,8 +162,8 @@ func (k *check) visit(ctx, within context.Context, database string, found *inDat
 	return nil
 }
 
-// read reports the grants to the logins alone in a database, and returns the objects there that read
-// session_user.
+// read reports the grants to the logins alone in a database, and returns the objects there that
+// read session_user.
 func (k *check) read(ctx context.Context, database string, p pair) (reads []string, err error) {
 	a := k.attempt
 	if database != k.t.config.Database {
