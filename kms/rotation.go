@@ -256,10 +256,12 @@ type DescribeRotationResponse struct {
 	// ProbeAttemptTime is when the service last tried to ask the target about the credential in use:
 	// it is later than ProbeTime where the target did not answer. ProbePending says that the service
 	// is to ask as soon as its limits on probes and failed logins allow, and ProbeSkipped why
-	// ProbeRotation would not make it ask now; it is empty where it would.
+	// ProbeRotation would not make it ask now; it is empty where it would. ProbeSkippedCode is the
+	// code of that, see [ProbeSkips].
 	ProbeAttemptTime time.Time      `kms:"ProbeAttemptTime,omitempty"`
 	ProbePending     bool           `kms:"ProbePending"`
 	ProbeSkipped     string         `kms:"ProbeSkipped,omitempty"`
+	ProbeSkippedCode string         `kms:"ProbeSkippedCode,omitempty"`
 	Steps            []RotationStep `kms:"Steps,list=Step"`
 	RequestID        string         `kms:"RequestId"`
 }
@@ -348,12 +350,13 @@ type ListedRotation struct {
 	PromoteTime      time.Time       `kms:"PromoteTime,omitempty"`
 	NextAttemptTime  time.Time       `kms:"NextAttemptTime,omitempty"`
 	NextRotationDate time.Time       `kms:"NextRotationDate,omitempty"`
-	// CredentialState to ProbeSkipped are as in [DescribeRotationResponse].
+	// CredentialState to ProbeSkippedCode are as in [DescribeRotationResponse].
 	CredentialState  string    `kms:"CredentialState"`
 	ProbeTime        time.Time `kms:"ProbeTime,omitempty"`
 	ProbeAttemptTime time.Time `kms:"ProbeAttemptTime,omitempty"`
 	ProbePending     bool      `kms:"ProbePending"`
 	ProbeSkipped     string    `kms:"ProbeSkipped,omitempty"`
+	ProbeSkippedCode string    `kms:"ProbeSkippedCode,omitempty"`
 	Reason           string    `kms:"Reason,omitempty"`
 }
 
@@ -409,14 +412,47 @@ type ResumeRotationResponse struct {
 type ProbeRotationResponse struct {
 	// Asked counts the credentials that the targets are asked about.
 	Asked int `kms:"Asked"`
-	// NotAsked counts the credentials that are skipped: a rotation is changing them or has been
-	// quarantined, the secret is deleted, its target is not registered, it has an access key of
-	// this service, or it was asked about too often a moment ago. Reason says why where the
-	// request names a secret, without the state of the rotation for a caller without
-	// kms:DescribeRotation; ProbeSkipped of a rotation says so for each.
-	NotAsked  int    `kms:"NotAsked"`
-	Reason    string `kms:"Reason,omitempty"`
-	RequestID string `kms:"RequestId"`
+	// NotAsked counts the credentials that are skipped: [ProbeSkips] has the causes. Reason says why
+	// where the request names a secret, without the state of the rotation for a caller without
+	// kms:DescribeRotation; ProbeSkipped of a rotation says so for each. A request that names a
+	// secret which was asked about too often a moment ago gets Rejected.Throttling.
+	NotAsked int    `kms:"NotAsked"`
+	Reason   string `kms:"Reason,omitempty"`
+	// AskTime is the server's time of the call: the target was asked about a credential since then if
+	// ProbeAttemptTime is not before it.
+	AskTime   time.Time `kms:"AskTime,omitempty"`
+	RequestID string    `kms:"RequestId"`
+}
+
+// The values of ProbeSkippedCode.
+const (
+	SkippedDeleted     = "deleted"
+	SkippedNotRotated  = "not-rotated"
+	SkippedAccessKey   = "access-key"
+	SkippedChanging    = "changing"
+	SkippedQuarantined = "quarantined"
+	SkippedNotBound    = "not-bound"
+	SkippedThrottled   = "throttled"
+)
+
+// ProbeSkip is a cause for which ProbeRotation skips a credential.
+type ProbeSkip struct {
+	// Code is a value of ProbeSkippedCode, and Text completes "a credential is skipped if".
+	Code, Text string
+	// Unknown says that the credential should work, and that nothing shows now whether it does: a
+	// program that checks all credentials must not report success.
+	Unknown bool
+}
+
+// ProbeSkips has all causes for which ProbeRotation skips a credential.
+var ProbeSkips = []ProbeSkip{
+	{SkippedDeleted, "its secret is deleted", false},
+	{SkippedNotRotated, "its secret is not rotated", false},
+	{SkippedAccessKey, "it is an access key of this service", false},
+	{SkippedChanging, "a rotation is changing it", false},
+	{SkippedQuarantined, "its rotation is quarantined", true},
+	{SkippedNotBound, "its target is not registered, or the secret is not bound to it", true},
+	{SkippedThrottled, "too many probes of it were asked for a moment ago", true},
 }
 
 // RepairRotationRequest repairs a rotation that is quarantined. With RepairAction probe it also

@@ -39,16 +39,20 @@ func (e *Engine) Doubt(ctx context.Context, r store.Restored) (int, error) {
 	return len(list), err
 }
 
-// doubt marks the state of one credential as unknown, if it can be probed.
+// doubt marks the state of one credential as unknown, if a target can be asked about it.
 func (e *Engine) doubt(ctx context.Context, d store.Due) error {
 	now := e.Now()
 	return e.do(ctx, func(tx *store.Tx) error {
-		s, ok, err := tx.Secret(d.Account, d.Name, now)
-		if err != nil || unprobed(s, ok) != "" {
+		s, there, err := tx.Secret(d.Account, d.Name, now)
+		if err != nil {
 			return err
 		}
 		r, ok, err := tx.Rotation(d.Account, d.Name)
 		if err != nil || !ok {
+			return err
+		}
+		why, err := e.gate.env.probeSkip(tx, s, there, r, now)
+		if err != nil || why.isForGood() {
 			return err
 		}
 		r = r.Restored(now)

@@ -92,7 +92,7 @@ func (c *Call) askCheck(s secret.Secret) (secret.Secret, error) {
 
 // checkEvery is how often a caller may have a target asked about a secret, after the first few
 // times.
-func (c *Call) checkEvery() time.Duration { return min(c.Rotation.RequestEvery, rotation.LoginWindow) }
+func (e *Env) checkEvery() time.Duration { return min(e.Rotation.RequestEvery, rotation.LoginWindow) }
 
 // takeCheck takes a check from the allowance of a secret.
 func (c *Call) takeCheck(ctx context.Context, name string) error {

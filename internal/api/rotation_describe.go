@@ -37,6 +37,11 @@ func describeRotation(
 	if err != nil {
 		return nil, err
 	}
+	skip, err := c.probeSkip(c.Snapshot, s, true, r, c.At)
+	if err != nil {
+		return nil, err
+	}
+	out.ProbeSkipped, out.ProbeSkippedCode = skip.text, skip.code
 	out.Pauses = pausesOf(all, t, r)
 	out.Paused = len(out.Pauses) > 0
 	if r.Check != nil {
@@ -77,7 +82,6 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		ProbeTime:          r.Health.ProbedAt,
 		ProbeAttemptTime:   r.Health.TriedAt,
 		ProbePending:       r.ProbePending(now),
-		ProbeSkipped:       unprobedNow(r),
 		NextAttemptTime:    nextAttempt(r, now),
 		Outcome:            r.State.Outcome(),
 		WaitsFor:           r.WaitsFor(0, now),
@@ -218,8 +222,12 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			return true
 		}
 		t, _, err := c.Snapshot.Target(r.Account, r.Target)
-		skipped, err2 := c.skipped(r)
+		s, ok, err2 := c.Snapshot.Secret(r.Account, r.Secret, c.At)
 		if failed = errors.Join(err, err2); failed != nil {
+			return false
+		}
+		skip, err := c.probeSkip(c.Snapshot, s, ok, r, c.At)
+		if failed = err; failed != nil {
 			return false
 		}
 		pauses := pausesOf(all, t, r)
@@ -239,7 +247,8 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			ProbeTime:        r.Health.ProbedAt,
 			ProbeAttemptTime: r.Health.TriedAt,
 			ProbePending:     r.ProbePending(c.At),
-			ProbeSkipped:     skipped,
+			ProbeSkipped:     skip.text,
+			ProbeSkippedCode: skip.code,
 			Reason:           r.Why(),
 		})
 	})

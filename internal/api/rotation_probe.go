@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -29,17 +30,19 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 		return nil, err
 	}
 	if in.SecretName != "" {
-		reason, r, err := c.probeNow(ctx, names[0], in.TargetName)
-		if err == nil && reason != "" && reason == unprobedNow(r) {
-			reason, err = c.withoutState(r, reason)
+		why, err := c.probeNow(ctx, names[0], in.TargetName)
+		if err == nil {
+			why, err = c.withoutState(names[0], why)
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case why.code == kms.SkippedThrottled:
+			return nil, fault.New(fault.Throttled, "%s", why.text)
+		case why.code != "":
+			return &kms.ProbeRotationResponse{NotAsked: 1, Reason: why.text, AskTime: c.At}, nil
 		}
-		if reason != "" {
-			return &kms.ProbeRotationResponse{NotAsked: 1, Reason: reason}, nil
-		}
-		return &kms.ProbeRotationResponse{Asked: 1}, nil
+		return &kms.ProbeRotationResponse{Asked: 1, AskTime: c.At}, nil
 	}
 	var asked, elsewhere atomic.Int64
 	errs := make([]error, probesAtOnce)
@@ -47,14 +50,13 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 	for w := range probesAtOnce {
 		all.Go(func() {
 			for i := w; i < len(names) && errs[w] == nil; i += probesAtOnce {
-				var reason string
-				reason, _, errs[w] = c.probeNow(ctx, names[i], in.TargetName)
+				var why probeSkip
+				why, errs[w] = c.probeNow(ctx, names[i], in.TargetName)
 				switch {
-				case fault.KindOf(errs[w]) == fault.Throttled: // it was asked for a moment ago
-					errs[w] = nil
-				case reason == "" && errs[w] == nil:
+				case errs[w] != nil:
+				case why.code == "":
 					asked.Add(1)
-				case reason == atAnotherTarget:
+				case why.code == atAnotherTarget:
 					elsewhere.Add(1)
 				}
 			}
@@ -64,6 +66,7 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 	return &kms.ProbeRotationResponse{
 		Asked:    int(asked.Load()),
 		NotAsked: len(names) - int(asked.Load()) - int(elsewhere.Load()),
+		AskTime:  c.At,
 	}, errors.Join(errs...)
 }
 
@@ -86,101 +89,110 @@ func (c *Call) probedSecrets(name string) (names []string, err error) {
 	return names, err
 }
 
-// atAnotherTarget is why a credential is not asked about at a target.
-const atAnotherTarget = "Its target is another one."
+// probeSkip is why ProbeRotation does not make the probe of a credential due; the zero value if it
+// does.
+type probeSkip struct {
+	code string // of kms.ProbeSkips, or atAnotherTarget
+	text string
+}
+
+// atAnotherTarget is the code where the secret is not attached to the target that a call names.
+const atAnotherTarget = "at-another-target"
 
 // probeNow makes the probe of one credential due, and takes it from the allowance of the secret. A
 // probe that was asked for before and waits for its turn stays as it is, or it would lose that
-// turn. reason says why it is not asked: the secret was deleted, is being rotated, or has another
-// target. r is the record of its rotation. Several goroutines may call it.
-func (c *Call) probeNow(ctx context.Context, name, targetName string) (reason string, r rotation.Record, err error) {
+// turn. targetName is the target that the call is about; empty for all. Several goroutines may call
+// it.
+func (c *Call) probeNow(ctx context.Context, name, targetName string) (why probeSkip, err error) {
 	err = store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, ok, err := tx.Secret(c.Account(), name, c.At)
 		if err != nil {
 			return err
 		}
-		if r, err = c.rotationOf(tx, s); err != nil {
+		if targetName != "" && ok && s.TargetName() != targetName {
+			why = probeSkip{atAnotherTarget, "Its target is another one."}
+			return nil
+		}
+		r, err := c.rotationOf(tx, s)
+		if err != nil {
 			return err
 		}
-		if reason, err = c.unasked(tx, s, ok, r, targetName); err != nil || reason != "" || r.Health.Wanted {
+		if why, err = c.probeSkip(tx, s, ok, r, c.At); err != nil || why.code != "" || r.Health.Wanted {
 			return err
 		}
 		if s, err = s.AskProbe(c.checkEvery(), c.At); err != nil {
 			return err
 		}
-		wanted := r
-		wanted.Health.NextAt, wanted.Health.Wanted = c.At, true
-		return errors.Join(tx.PutRotation(&wanted), tx.PutSecret(s, nil))
+		r = r.AskedProbe(c.At)
+		return errors.Join(tx.PutRotation(&r), tx.PutSecret(s, nil))
 	})
-	return reason, r, err
+	return why, err
 }
 
-// unasked returns why a call that is about targetName, or about any target if it is empty, does not
-// make the probe of a secret due; empty if it does. ok is false for a secret that no longer exists.
-func (c *Call) unasked(
-	tx *store.Tx, s secret.Secret, ok bool, r rotation.Record, targetName string,
-) (string, error) {
-	if reason := unprobed(s, ok); reason != "" {
-		return reason, nil
-	}
-	if targetName != "" && s.TargetName() != targetName {
-		return atAnotherTarget, nil
-	}
-	if reason := unprobedNow(r); reason != "" {
-		return reason, nil
-	}
-	bound, err := c.isBound(tx, s)
-	if err != nil || bound {
-		return "", err
-	}
-	return "Its target is not registered, or the secret is not bound to it.", nil
-}
-
-// withoutState returns a reason of unprobedNow, without the state of the rotation for a caller who
-// may not call DescribeRotation.
-func (c *Call) withoutState(r rotation.Record, reason string) (string, error) {
-	if r.Target == secret.OwnUsers {
-		return reason, nil
-	}
-	d, err := c.gate.decide(c, c.secretResource(r.Secret), actionDescribeRotation)
-	if err != nil || d.Allowed {
-		return reason, err
-	}
-	return "The credential is being changed.", nil
-}
-
-// unprobed returns why no target is asked about the credential of a secret; empty if the record of
-// its rotation decides that. ok is false for a secret that no longer exists.
-func unprobed(s secret.Secret, ok bool) string {
+// probeSkip returns why ProbeRotation would not make the probe of the credential in use due at now.
+// r is the rotation record of s. ok is false for a secret that no longer exists.
+func (e *Env) probeSkip(
+	tx *store.Tx, s secret.Secret, ok bool, r rotation.Record, now time.Time,
+) (probeSkip, error) {
 	switch {
 	case !ok || s.Deleting():
-		return "The secret is deleted."
+		return probeSkip{kms.SkippedDeleted, "The secret is deleted."}, nil
 	case !s.IsRotated():
-		return "The secret is not rotated."
-	}
-	return ""
-}
-
-// unprobedNow returns why the target is not asked about the credential in use in the state of a
-// rotation; empty if it is.
-func unprobedNow(r rotation.Record) string {
-	switch {
-	case r.Target == secret.OwnUsers:
-		return "The credential is an access key of this service, which needs no probe."
+		return probeSkip{kms.SkippedNotRotated, "The secret is not rotated."}, nil
+	case s.TargetName() == secret.OwnUsers:
+		return probeSkip{
+			kms.SkippedAccessKey,
+			"The credential is an access key of this service, which needs no probe.",
+		}, nil
 	case r.State == rotation.Quarantined:
-		return fault.Message("The rotation is quarantined: keyturn rotation repair %s --probe asks the target.", r.Secret)
+		return probeSkip{
+			kms.SkippedQuarantined,
+			fault.Message("The rotation is quarantined: keyturn rotation repair %s --probe asks the target.", s.Name),
+		}, nil
 	case !r.Probeable():
-		return fault.Message("The credential is being changed: the rotation is in state %s. keyturn rotation status %s "+
-			"shows its progress.", r.State, r.Secret)
+		return probeSkip{
+			kms.SkippedChanging,
+			fault.Message("The credential is being changed: the rotation is in state %s. keyturn rotation status %s "+
+				"shows its progress.", r.State, s.Name),
+		}, nil
 	}
-	return ""
+	bound, err := e.isBound(tx, s)
+	switch {
+	case err != nil:
+		return probeSkip{}, err
+	case !bound:
+		return probeSkip{
+			kms.SkippedNotBound,
+			"Its target is not registered, or the secret is not bound to it.",
+		}, nil
+	case r.Health.Wanted: // asking again takes nothing from the allowance
+		return probeSkip{}, nil
+	}
+	if _, err := s.AskProbe(e.checkEvery(), now); fault.KindOf(err) == fault.Throttled {
+		return probeSkip{kms.SkippedThrottled, err.Error()}, nil
+	}
+	return probeSkip{}, nil
 }
 
-// skipped returns why the target is not asked about the credential of a record; empty if it is.
-func (c *Call) skipped(r rotation.Record) (reason string, err error) {
-	if reason = unprobedNow(r); reason != "" || !r.Health.NextAt.IsZero() {
-		return reason, nil
+// isForGood reports whether no target is asked about the credential, now or later, unless the
+// secret becomes another one.
+func (k probeSkip) isForGood() bool {
+	switch k.code {
+	case kms.SkippedDeleted, kms.SkippedNotRotated, kms.SkippedAccessKey:
+		return true
 	}
-	s, ok, err := c.Snapshot.Secret(r.Account, r.Secret, c.At)
-	return unprobed(s, ok), err
+	return false
+}
+
+// withoutState returns why without the state of the rotation if the caller may not call
+// DescribeRotation.
+func (c *Call) withoutState(name string, why probeSkip) (probeSkip, error) {
+	if why.code != kms.SkippedQuarantined && why.code != kms.SkippedChanging {
+		return why, nil
+	}
+	d, err := c.gate.decide(c, c.secretResource(name), actionDescribeRotation)
+	if err != nil || d.Allowed {
+		return why, err
+	}
+	return probeSkip{kms.SkippedChanging, "The credential is being changed."}, nil
 }

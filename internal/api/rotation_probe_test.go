@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +90,62 @@ func TestSkippedProbes(t *testing.T) {
 				t.Errorf("%s, %s gets %q, want %q", state, p.Name, got, want)
 			}
 		}
+	}
+}
+
+// TestSkippedProbesSayWhy verifies that a call skips exactly the credentials of which
+// DescribeRotation and ListRotations say so beforehand, for every cause.
+func TestSkippedProbesSayWhy(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	data := func(user string) string { return strings.Replace(appValue, `"app"`, `"`+user+`"`, 1) }
+	w.managed(t, kms.SkippedDeleted, "SingleUser", data("a"), "pg")
+	w.must(t, "DeleteSecret", "SecretName", kms.SkippedDeleted)
+	w.managed(t, kms.SkippedChanging, "SingleUser", data("b"), "pg")
+	w.inState(t, kms.SkippedChanging, rotation.Prepared)
+	w.managed(t, kms.SkippedQuarantined, "SingleUser", data("c"), "pg")
+	w.inState(t, kms.SkippedQuarantined, rotation.Quarantined)
+	w.managed(t, kms.SkippedNotBound, "SingleUser", data("d"), "unknown")
+	w.managed(t, kms.SkippedThrottled, "SingleUser", data("e"), "pg")
+	for range 8 {
+		w.probe(t, "SecretName", kms.SkippedThrottled)
+		w.put(t, kms.SkippedThrottled, func(_ *secret.Secret, r *rotation.Record) {
+			*r = r.Seen("v1", w.now, w.now.Add(time.Hour))
+		})
+	}
+	key := w.accessKey(t)
+	if r := w.describe(t, "gen"); r.ProbeSkippedCode != kms.SkippedNotRotated || r.ProbeSkipped == "" {
+		t.Errorf("a secret that is not rotated: %q, %q", r.ProbeSkippedCode, r.ProbeSkipped)
+	}
+	seen := map[string]bool{kms.SkippedNotRotated: true}
+	asked, skipped := 0, 0
+	for _, r := range w.must(t, "ListRotations").(*kms.ListRotationsResponse).Rotations {
+		name, want := r.SecretName, r.SecretName
+		switch name {
+		case "db", "double":
+			want = ""
+			asked++
+		case key:
+			want = kms.SkippedAccessKey
+		}
+		if want != "" {
+			skipped++
+		}
+		seen[want] = true
+		d := w.describe(t, name)
+		if r.ProbeSkippedCode != want || d.ProbeSkippedCode != want || r.ProbeSkipped != d.ProbeSkipped ||
+			(r.ProbeSkipped == "") != (want == "") {
+			t.Errorf("%s: listed %q, %q, described %q, %q", name, r.ProbeSkippedCode, r.ProbeSkipped, d.ProbeSkippedCode,
+				d.ProbeSkipped)
+		}
+	}
+	for _, k := range kms.ProbeSkips {
+		if !seen[k.Code] {
+			t.Errorf("no credential is skipped for the cause %q", k.Code)
+		}
+	}
+	if out := w.probe(t); out.Asked != asked || out.NotAsked != skipped {
+		t.Errorf("of all %+v, want %d and %d skipped", out, asked, skipped)
 	}
 }
 

@@ -45,6 +45,19 @@ func (w *world) managed(t *testing.T, name, subType, data, targetName string) {
 		"ExtendedConfig", fmt.Sprintf(`{"SecretSubType":%q,"DBInstanceId":%q}`, subType, targetName))
 }
 
+// accessKey creates a user with an access key, and a secret that has it. It returns the name of the
+// secret.
+func (w *world) accessKey(t *testing.T) string {
+	t.Helper()
+	w.must(t, "CreateUser", "UserName", "robot")
+	key := w.must(t, "CreateAccessKey", "UserName", "robot").(*ram.CreateAccessKeyResponse).AccessKey
+	w.must(t, "CreateSecret", "SecretName", "$Auto", "SecretType", kms.TypeRAMCredentials, "VersionId", "v1",
+		"SecretData",
+		fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID,
+			key.AccessKeySecret.Reveal()), "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
+	return "acs/ram/user/robot"
+}
+
 // put changes the stored secret and rotation record of a secret, as the engine would.
 func (w *world) put(t *testing.T, name string, change func(*secret.Secret, *rotation.Record)) {
 	t.Helper()
@@ -984,6 +997,7 @@ func TestDoubt(t *testing.T) {
 	w, _ := rotating(t)
 	w.managed(t, "leaving", "SingleUser", strings.Replace(appValue, `"app"`, `"left"`, 1), "pg")
 	w.must(t, "DeleteSecret", "SecretName", "leaving")
+	key := w.accessKey(t)
 	later := w.now.Add(time.Hour)
 	for _, name := range []string{"db", "double", "leaving"} {
 		w.put(t, name, func(_ *secret.Secret, r *rotation.Record) {
@@ -1025,6 +1039,9 @@ func TestDoubt(t *testing.T) {
 	}
 	if r := w.record(t, "leaving"); !r.Health.NextAt.Equal(later) {
 		t.Errorf("leaving: %+v", r)
+	}
+	if r := w.describe(t, key); r.ProbePending || r.ProbeSkippedCode != kms.SkippedAccessKey || len(r.Steps) > 0 {
+		t.Errorf("an access key: pending %t, skipped: %q, steps %+v", r.ProbePending, r.ProbeSkipped, r.Steps)
 	}
 }
 
@@ -1247,13 +1264,7 @@ func TestBlockedReads(t *testing.T) {
 func TestOwnUsersNeedNoTarget(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.must(t, "CreateUser", "UserName", "robot")
-	key := w.must(t, "CreateAccessKey", "UserName", "robot").(*ram.CreateAccessKeyResponse).AccessKey
-	w.must(t, "CreateSecret", "SecretName", "$Auto", "SecretType", kms.TypeRAMCredentials, "VersionId", "v1",
-		"SecretData",
-		fmt.Sprintf(`{"AccessKeys":[{"AccessKeyId":%q,"AccessKeySecret":%q}]}`, key.AccessKeyID,
-			key.AccessKeySecret.Reveal()), "ExtendedConfig", `{"SecretSubType":"RamUserAccessKey","UserName":"robot"}`)
-	const name = "acs/ram/user/robot"
+	name := w.accessKey(t)
 	if out := w.must(t, "ProbeRotation").(*kms.ProbeRotationResponse); out.Asked != 2 || out.NotAsked != 1 {
 		t.Errorf("a probe of all: %+v, want 2 and the access key skipped", out)
 	}

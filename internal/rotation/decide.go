@@ -270,11 +270,10 @@ func (r Record) AfterProbe(p Probe, now, next time.Time) (Record, EventKind) {
 		return r.note(now, CopiesLate, p.Late), CopiesLate
 	case target.NotKnown:
 		if p.Wait > 0 {
-			r.Health.NextAt = now.Add(p.Wait)
-			return r, ""
+			return r.PutOffProbe(now.Add(p.Wait), now), ""
 		}
 		r.Health.Silent++
-		r.Health.Wanted = false
+		r.Health.Wanted, r.Health.DueAt = false, time.Time{}
 		r.Health.TriedAt, r.Health.NextAt, r.Health.Text = now, next, p.Text
 		return r, ""
 	}

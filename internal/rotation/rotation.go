@@ -179,10 +179,13 @@ type Health struct {
 	Live     bool      `json:"live,omitempty"`
 	// TriedAt is when the engine last tried to ask it, whatever came of that.
 	TriedAt time.Time `json:"tried_at,omitzero"`
-	// NextAt is when it is asked again; zero means never.
+	// NextAt is when the engine asks it again, or later if its limits require; zero means never.
 	NextAt time.Time `json:"next_at,omitzero"`
+	// DueAt is when the probe is due, where NextAt is another time: sooner, because a caller has asked
+	// for a probe, or later, because of the limits of the engine.
+	DueAt time.Time `json:"due_at,omitzero"`
 	// Wanted says that a caller has asked for a probe, which is made as soon as the limits of the
-	// engine allow: until NextAt, its turn comes no sooner.
+	// engine allow.
 	Wanted bool `json:"wanted,omitempty"`
 	// Silent counts the probes in a row that decided nothing, and Text is what the last of them met.
 	Silent int    `json:"silent,omitempty"`
@@ -205,6 +208,45 @@ func (h Health) State() string {
 		return CredentialLive
 	}
 	return CredentialDead
+}
+
+// IsDue reports whether the probe is due, and not only asked for by a caller.
+func (h Health) IsDue(now time.Time) bool {
+	due := h.NextAt
+	if !h.DueAt.IsZero() {
+		due = h.DueAt
+	}
+	return !due.IsZero() && !due.After(now)
+}
+
+// until returns the health with a probe that the engine makes at a time, which leaves it as due as
+// it was.
+func (h Health) until(at time.Time) Health {
+	if h.DueAt.IsZero() {
+		h.DueAt = h.NextAt
+	}
+	h.NextAt = at
+	return h
+}
+
+// AskedProbe returns the record after a caller has asked for a probe. One that is due keeps its
+// turn.
+func (r Record) AskedProbe(now time.Time) Record {
+	if h := r.Health; !h.IsDue(now) || h.NextAt.Before(now) {
+		r.Health = h.until(now)
+	}
+	r.Health.Wanted = true
+	return r
+}
+
+// PutOffProbe returns the record after the engine has found that its limits allow no probe before
+// at. A probe that a caller has asked for is made no later than it would be without that.
+func (r Record) PutOffProbe(at, now time.Time) Record {
+	if due := r.Health.DueAt; due.After(now) && due.Before(at) {
+		at = due
+	}
+	r.Health = r.Health.until(at)
+	return r
 }
 
 // Request asks for a rotation.

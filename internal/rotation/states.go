@@ -272,7 +272,7 @@ func (r Record) ProbePending(now time.Time) bool {
 	case h.Wanted:
 		return true
 	default:
-		return r.Probeable() && !h.NextAt.After(now)
+		return r.Probeable() && h.IsDue(now)
 	}
 }
 
