@@ -196,12 +196,14 @@ type DescribeRotationResponse struct {
 	// The previous credential works at least until GraceUntil, and is retired at GraceLimitTime
 	// whatever consumers hold. The end of the grace period waits for consumers that hold another
 	// version and were seen lately: WaitingFor lists at most 20 of them, and WaitingForCount counts
-	// them. In a quarantine they are of the grace period that a repair continues: UndoRotation
-	// is possible in it, and until it is repaired.
+	// them. In a quarantine they are of the grace period that a repair continues.
 	GraceUntil      time.Time        `kms:"GraceUntil,omitempty"`
 	GraceLimitTime  time.Time        `kms:"GraceLimitTime,omitempty"`
 	WaitingForCount int              `kms:"WaitingForCount,omitempty"`
 	WaitingFor      []SecretConsumer `kms:"WaitingFor,list=Consumer"`
+	// UndoPossible says that UndoRotation is taken now. It succeeds if the target accepts the previous
+	// credential.
+	UndoPossible bool `kms:"UndoPossible,omitempty"`
 	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo.
 	PreviousDeadTime time.Time `kms:"PreviousDeadTime,omitempty"`
 	EndTime          time.Time `kms:"EndTime,omitempty"`

@@ -57,9 +57,6 @@ func describeRotation(
 // describeRecord describes what is stored of a rotation.
 func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationResponse {
 	previous, until, limit := r.Previous()
-	if r.State != rotation.InGrace && r.State != rotation.Quarantined {
-		limit = time.Time{}
-	}
 	return &kms.DescribeRotationResponse{
 		State:              string(r.State),
 		RotationID:         r.ID,
@@ -74,6 +71,7 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		PromoteTime:        r.PromotedAt,
 		GraceUntil:         until,
 		GraceLimitTime:     limit,
+		UndoPossible:       r.CanUndo(now),
 		PreviousDeadTime:   r.PreviousDeadAt,
 		EndTime:            r.EndedAt,
 		Reason:             r.Why(),

@@ -149,7 +149,7 @@ func explanation(r *kms.DescribeRotationResponse) string {
       changes nothing at the target.
 `, r.SecretName, r.BaseVersionID)
 	default:
-		undo = fmt.Sprintf("  An undo is no way out: the target rejected the previous credential, of version %s, at %s.\n",
+		undo = fmt.Sprintf("  Undo is not possible: the target rejected the previous credential, of version %s, at %s.\n",
 			r.BaseVersionID, when(r.PreviousDeadTime))
 	}
 	return fault.Message(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.

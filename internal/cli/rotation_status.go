@@ -130,7 +130,7 @@ func addPrevious(add func(name, value string), r *kms.DescribeRotationResponse) 
 
 // undoable reports whether a quarantine interrupts a grace period, so that an undo is possible.
 func undoable(r *kms.DescribeRotationResponse) bool {
-	return r.Outcome == kms.OutcomeNeedsOperator && !r.GraceUntil.IsZero()
+	return r.Outcome == kms.OutcomeNeedsOperator && r.UndoPossible
 }
 
 // addSettings adds when and how the secret is rotated.

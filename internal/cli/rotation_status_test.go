@@ -23,6 +23,7 @@ func TestFailedUndoIsNotAdvised(t *testing.T) {
 		CandidateVersionID: "v2",
 		BaseVersionID:      "v1",
 		GraceUntil:         at.Add(time.Hour),
+		UndoPossible:       true,
 	}
 	show := func() string {
 		var b bytes.Buffer

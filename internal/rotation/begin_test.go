@@ -57,6 +57,7 @@ var outlives = map[string]bool{
 	"Pause":          true,
 	"Overdue":        true,
 	"Interrupted":    false,
+	"Quarantine":     false,
 	"PreviousDeadAt": false,
 	"Then":           false,
 	"Health":         true,

@@ -150,7 +150,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
 		r.PreviousDeadAt = r.candidateDeadAt()
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
-		r.Rejections, r.GraceOver, r.Interrupted = 0, false, nil
+		r.Rejections, r.GraceOver, r.Interrupted, r.Quarantine = 0, false, nil, nil
 		return r.beginGrace(now), true
 	case NoLogin:
 		r.PreviousDeadAt = now
@@ -169,7 +169,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 // candidateDeadAt returns when the target rejected the candidate that an undo replaces; zero if it
 // has not.
 func (r Record) candidateDeadAt() time.Time {
-	if r.Interrupted != nil {
+	if r.Quarantine != nil {
 		return r.Health.ProbedAt
 	}
 	if r.Rejections >= MaxRejections {
@@ -182,8 +182,8 @@ func (r Record) candidateDeadAt() time.Time {
 // retirement when that is over, or in the quarantine.
 func (r Record) afterUndo(why string, now time.Time) Record {
 	switch {
-	case r.Interrupted != nil:
-		return r.Drifted(r.Candidate, r.Target, r.Strategy, "it rejected a login, and "+why, now)
+	case r.Quarantine != nil:
+		return r.quarantinedAgain(why)
 	case r.GraceOver:
 		r.Rejections, r.GraceOver = 0, false
 		return r.to(Retiring)

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -23,16 +24,29 @@ type Interrupted struct {
 	GraceDeadline time.Time       `json:"grace_limit,omitzero"`
 }
 
-// interrupted returns what a repair continues: nil where no credential is left to be retired.
+// Quarantine is what an undo out of a quarantine returns to if it changes nothing. The members are
+// as in [Record].
+type Quarantine struct {
+	Strategy  target.Strategy `json:"strategy"`
+	StartedAt time.Time       `json:"started_at,omitzero"`
+}
+
+// interrupted returns what a repair continues: nil where no credential is left to be retired. An
+// undo leaves one, whatever the target has said: its last answers may have decided nothing.
 func (r Record) interrupted() *Interrupted {
-	if r.State == Undoing {
+	state := r.State
+	switch {
+	case state == Undoing && r.Interrupted != nil:
 		return r.Interrupted
-	}
-	if r.State != InGrace && r.State != Retiring {
+	case state == Undoing && r.GraceOver:
+		state = Retiring
+	case state == Undoing:
+		state = InGrace
+	case state != InGrace && state != Retiring:
 		return nil
 	}
 	return &Interrupted{
-		State:         r.State,
+		State:         state,
 		Trigger:       r.Trigger,
 		Strategy:      r.Strategy,
 		Base:          r.Base,
@@ -52,17 +66,26 @@ func (r Record) graceInterrupted() bool {
 }
 
 // Previous describes the version that the rotation replaces, or the interrupted one; empty for
-// none. until is the end of the grace period that a repair continues, and zero if there is none: an
-// undo is possible before the repair, whatever the time is. limit is its deadline.
+// none. until is the end of its grace period, and zero if the retirement had begun. Before the
+// repair, an undo is possible even after until. limit is the deadline of a grace period that has
+// not ended; else it is zero.
 func (r Record) Previous() (version string, until, limit time.Time) {
 	i := r.Interrupted
 	switch {
-	case i == nil || r.State == Undoing:
+	case i == nil && r.State == InGrace:
 		return r.Base, r.GraceUntil, r.GraceDeadline
+	case i == nil || r.State == Undoing:
+		return r.Base, r.GraceUntil, limit
 	case !r.graceInterrupted():
 		return i.Base, until, limit
 	}
 	return i.Base, i.GraceUntil, i.GraceDeadline
+}
+
+// CanUndo reports whether an operator can ask for the previous credential back.
+func (r Record) CanUndo(now time.Time) bool {
+	_, err := Next(r, Event{Kind: Undo}, now)
+	return err == nil
 }
 
 // repaired ends a repair, and continues the rotation that it has interrupted.
@@ -102,6 +125,16 @@ func (r Record) undoInterrupted(e Event, now time.Time) (Record, bool) {
 		return r, false
 	}
 	undoing, ok := r.repaired(now).onGrace(e, now)
-	undoing.Interrupted = r.Interrupted
+	undoing.Interrupted, undoing.Quarantine = r.Interrupted, &Quarantine{Strategy: r.Strategy, StartedAt: r.StartedAt}
 	return undoing, ok
+}
+
+// quarantinedAgain ends an undo out of a quarantine that has changed nothing. The target was not
+// asked about the credential in use, so what is known of that stays.
+func (r Record) quarantinedAgain(why string) Record {
+	before := *r.Quarantine
+	r = r.quarantine(r.Candidate, r.Target, before.Strategy, before.StartedAt)
+	r.Reason = "The target did not accept the credential in use when it was asked last, and " +
+		strings.TrimSuffix(why, ".") + "."
+	return r
 }

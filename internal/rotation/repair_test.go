@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,5 +168,94 @@ func TestDriftInGrace(t *testing.T) {
 	}
 	if _, err := Next(Record{}.Drifted("v1", "t", target.Single, "rejected", noon), Event{Kind: Undo}, noon); err == nil {
 		t.Error("an undo without a previous credential is taken")
+	}
+}
+
+// TestUndoReturnsToTheQuarantine verifies that an undo that changes nothing invents no answer of
+// the target: what is known of the credential in use stays, and how it is repaired.
+func TestUndoReturnsToTheQuarantine(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	grace := Record{
+		ID: "v2", State: InGrace, Mode: Rotate, Trigger: Manual, Strategy: target.Double, Candidate: "v2", Base: "v1",
+		GraceUntil: noon.Add(time.Hour), GraceDeadline: noon.Add(2 * time.Hour), NextAt: noon.Add(time.Hour),
+	}
+	before := grace.Drifted("v2", "t", target.Single, "rejected", noon)
+	if !before.CanUndo(noon) {
+		t.Error("no undo out of the quarantine of a grace period")
+	}
+	for name, outcomes := range map[string][]Event{
+		"cancelled": {{Kind: Cancel}},
+		"rejected":  {{Kind: NoLogin, Text: "no such password", LoginFailed: true}},
+		"undecided": slices.Repeat([]Event{{Kind: Failed, Text: "too many clients", Answered: true}}, MaxUndecided),
+	} {
+		r := before
+		for i, e := range append([]Event{{Kind: Undo}}, outcomes...) {
+			var err error
+			if r, err = Next(r, e, noon.Add(time.Duration(i+1)*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, s := range r.Steps[1:] {
+			if s.Event == Drift {
+				t.Errorf("%s: another step says that the target was asked: %+v", name, s)
+			}
+		}
+		if !strings.Contains(r.Reason, "when it was asked last") || !strings.Contains(r.Reason, outcomes[0].Text) {
+			t.Errorf("%s: the reason is %q", name, r.Reason)
+		}
+		r.Steps, r.Reason, r.LoginFailedAt, r.PreviousDeadAt = before.Steps, before.Reason, before.LoginFailedAt, time.Time{}
+		if !reflect.DeepEqual(r, before) {
+			t.Errorf("%s:\n%+v, want\n%+v", name, r, before)
+		}
+	}
+}
+
+// TestUndecidedUndoKeepsTheRetirement verifies that the previous credential is retired after a
+// repair when the undo that the engine had begun was neither possible nor rejected.
+func TestUndecidedUndoKeepsTheRetirement(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	r := Record{
+		State: Retiring, Mode: Rotate, Trigger: Manual, Strategy: target.Double, Candidate: "v2", Base: "v1", Attempt: 1,
+	}
+	events := slices.Concat(
+		slices.Repeat([]Event{{Kind: Unready, Text: "rejected", LoginFailed: true, Base: target.Dead}}, MaxRejections),
+		slices.Repeat([]Event{{Kind: Failed, Text: "too many clients", Answered: true}}, MaxUndecided),
+	)
+	step := func(events ...Event) {
+		t.Helper()
+		for _, e := range events {
+			at = at.Add(time.Hour)
+			var err error
+			if r, err = Next(r, e, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	step(events...)
+	if version, _, _ := r.Previous(); r.State != Quarantined || version != "v1" || r.CanUndo(at) {
+		t.Fatalf("after an undo that nothing decided: %s, %s", r.State, version)
+	}
+	step(Event{Kind: Probed}, Event{Kind: Resolved, Candidate: target.Live})
+	if r.State != Retiring || r.Base != "v1" || r.Strategy != target.Double {
+		t.Errorf("after the repair: %s of %s; want that v1 is retired, which the target may still accept", r.State, r.Base)
+	}
+}
+
+// TestDeadlineOfAGrace verifies that only a grace period that goes on, or is continued by a repair,
+// has a deadline.
+func TestDeadlineOfAGrace(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, s := range States() {
+		r := Record{State: s, Base: "v1", GraceUntil: noon, GraceDeadline: noon.Add(time.Hour)}
+		if _, _, limit := r.Previous(); limit.IsZero() == (s == InGrace) {
+			t.Errorf("%s has the deadline %v", s, limit)
+		}
+		if _, _, limit := r.Drifted("v2", "t", target.Single, "", noon).Previous(); limit.IsZero() ==
+			(s == InGrace || s == Undoing) {
+			t.Errorf("a quarantine of %s has the deadline %v", s, limit)
+		}
 	}
 }

@@ -153,8 +153,10 @@ type Record struct {
 	Overdue bool `json:"overdue,omitempty"`
 	// Interrupted is the rotation that a repair interrupts; nil for none.
 	Interrupted *Interrupted `json:"interrupted,omitempty"`
-	// PreviousDeadAt is when the target rejected the previous credential; zero if it has not. It
-	// decides nothing: callers are not advised to return to that credential.
+	// Quarantine is, in Undoing, the quarantine out of which the undo began; nil for none.
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	// PreviousDeadAt is when the target rejected the previous credential; zero if it has not. Only
+	// texts use it: they stop advising an undo.
 	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
 	// Then is an emergency rotation that waits for the end of this one.
 	Then *Request `json:"then,omitempty"`
@@ -444,7 +446,7 @@ func (r Record) Advice() string {
 		case !r.graceInterrupted():
 			return text
 		case !r.PreviousDeadAt.IsZero():
-			return text + " The previous credential is no way out: the target rejected it at " +
+			return text + " Undo is not possible: the target rejected the previous credential at " +
 				r.PreviousDeadAt.UTC().Format(time.RFC3339) + "."
 		}
 		return text + " The previous credential is not retired yet: " + fault.Command("rotation undo", r.Secret) +
@@ -482,18 +484,25 @@ func (r Record) Advice() string {
 func (r Record) Drifted(
 	current, targetName string, strategy target.Strategy, text string, now time.Time,
 ) Record {
-	none := time.Time{}
-	if r.Interrupted = r.interrupted(); r.Interrupted == nil {
-		r.ID = ""
-	}
-	r.State, r.Mode, r.Trigger = Quarantined, Reapply, ""
-	r.Target, r.Strategy = targetName, strategy
-	r.Candidate, r.Base = current, current
-	r.Attempt, r.Candidates, r.Rejections, r.Failures = 0, 0, 0, 0
-	r.StartedAt, r.PromotedAt, r.EndedAt, r.NextAt = now, none, none, none
-	r.GraceUntil, r.GraceDeadline = none, none
+	r = r.quarantine(current, targetName, strategy, now)
 	r.Health = Health{ProbedAt: now, TriedAt: now, NextAt: now} // a quarantined record wakes only after the repair
 	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") +
 		". It was changed outside of Keyturn."
 	return r.note(now, Drift, text)
+}
+
+// quarantine returns the record of a credential in use that the target does not accept, since when
+// that is known.
+func (r Record) quarantine(current, targetName string, strategy target.Strategy, since time.Time) Record {
+	none := time.Time{}
+	if r.Interrupted = r.interrupted(); r.Interrupted == nil {
+		r.ID = ""
+	}
+	r.State, r.Mode, r.Trigger, r.Quarantine = Quarantined, Reapply, "", nil
+	r.Target, r.Strategy = targetName, strategy
+	r.Candidate, r.Base = current, current
+	r.Attempt, r.Candidates, r.Rejections, r.Failures = 0, 0, 0, 0
+	r.StartedAt, r.PromotedAt, r.EndedAt, r.NextAt = since, none, none, none
+	r.GraceUntil, r.GraceDeadline, r.GraceOver = none, none, false
+	return r
 }

@@ -13,8 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
 )
 
 // onTheWire returns the constants of package kms that states are declared by.
@@ -292,6 +294,12 @@ func TestStepsBeforeTokens(t *testing.T) {
 func TestNoticeOf(t *testing.T) {
 	t.Parallel()
 	mode := func(m rotation.Mode) func(*rotation.Record) { return func(r *rotation.Record) { r.Mode = m } }
+	interrupts := func(s rotation.State) func(*rotation.Record) {
+		return func(r *rotation.Record) {
+			r.Mode, r.Interrupted = rotation.Reapply, &rotation.Interrupted{State: s, GraceUntil: noon.Add(time.Hour)}
+		}
+	}
+	live := rotation.Event{Kind: rotation.Resolved, Candidate: target.Live}
 	want := map[rotation.Notice]bool{}
 	for _, tt := range []struct {
 		from   rotation.State
@@ -306,6 +314,10 @@ func TestNoticeOf(t *testing.T) {
 		{rotation.Reverting, mode(rotation.Rehearse), rotation.Event{Kind: rotation.Reverted}, rotation.NoticeRehearsed},
 		{rotation.Applied, mode(rotation.Rehearse), rotation.Event{Kind: rotation.LoggedIn}, rotation.NoNotice},
 		{rotation.Applied, mode(rotation.Reapply), rotation.Event{Kind: rotation.LoggedIn}, rotation.NoticeRepaired},
+		{rotation.Applied, interrupts(rotation.InGrace), rotation.Event{Kind: rotation.LoggedIn}, rotation.NoticeRepaired},
+		{rotation.Unknown, interrupts(rotation.Retiring), live, rotation.NoticeRepaired},
+		{rotation.Applied, interrupts(rotation.InGrace), rotation.Event{Kind: rotation.Cancel}, rotation.NoticeQuarantined},
+		{rotation.Quarantined, interrupts(rotation.InGrace), rotation.Event{Kind: rotation.Undo}, rotation.NoNotice},
 		{rotation.Reverting, nil, rotation.Event{Kind: rotation.Declined}, rotation.NoticeQuarantined},
 		{rotation.Quarantined, nil, rotation.Event{Kind: rotation.Probed}, rotation.NoNotice},
 		{rotation.Undoing, nil, rotation.Event{Kind: rotation.LoggedIn}, rotation.NoticeUndone},

@@ -183,7 +183,7 @@ var rotationMutations = []mutation{
 	{
 		name: "an undo that fails ends a quarantine",
 		file: "internal/rotation/end.go",
-		old:  "case r.Interrupted != nil:",
+		old:  "case r.Quarantine != nil:",
 		new:  "case false:",
 		pkg:  "internal/rotation",
 		test: "TestDriftInGrace",

@@ -373,6 +373,9 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 		h.time(i.GraceUntil, now)
 		h.time(i.GraceDeadline, now)
 	}
+	if q := r.Quarantine; q != nil {
+		h.text(string(q.Strategy))
+	}
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)
 	h.time(r.GraceDeadline, now)
