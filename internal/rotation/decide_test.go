@@ -521,6 +521,7 @@ func TestProbePending(t *testing.T) {
 		"first probe":           {rotation.Idle, rotation.Health{NextAt: noon}, true},
 		"of an earlier release": {rotation.Done, rotation.Health{ProbedAt: noon, Live: true, NextAt: later}, false},
 		"asked for":             {rotation.Done, rotation.Health{ProbedAt: noon, NextAt: later, Wanted: true}, true},
+		"put off by a limit":    {rotation.Done, rotation.Health{ProbedAt: noon, NextAt: later, DueAt: noon}, true},
 		"a rotation began":      {rotation.Applying, rotation.Health{ProbedAt: noon, NextAt: noon, Wanted: true}, true},
 		"due in a rotation":     {rotation.Applying, rotation.Health{ProbedAt: noon, NextAt: noon}, false},
 		"quarantined":           {rotation.Quarantined, rotation.Health{ProbedAt: noon, NextAt: noon, Wanted: true}, false},

@@ -17,8 +17,7 @@ func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
 	now := w.engine.Now()
 	if at := w.rotator.mayProbe(t, w.account+"/"+w.secret, now); at.After(now) {
 		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-			r.Health.NextAt = at
-			return r
+			return r.PutOffProbe(at, now)
 		})
 		return false, err
 	}
@@ -36,19 +35,24 @@ func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
 	return false, err
 }
 
-// mayProbe takes the right to make a probe now, or says when to ask again. Probes that callers ask
-// for leave half of a burst to those that are due, so no caller can put these off. One that makes
-// no call of a target takes nothing.
+// mayProbe takes the right to make a probe now, or says when to ask again. A probe that is due may
+// take every turn. One that only a caller has asked for leaves half of a burst to those, so calls
+// delay a probe that is due by no more than the other half. One that makes no call of a target
+// takes nothing.
 func (r *Rotator) mayProbe(t *api.Turn, who string, now time.Time) time.Time {
 	if !t.Registered {
 		return now
 	}
 	left := 0
-	if t.Record.Health.Wanted {
-		left = int(r.config.ProbeRate) / 2
+	if h := t.Record.Health; h.Wanted && !h.IsDue(now) {
+		left = probeBurst(r.config.ProbeRate) / 2
 	}
 	return r.probes.begin("", who, left, now, rand.Float64())
 }
+
+// probeBurst is how many probes are made at once after a pause: at least two, so that half of them
+// can be left.
+func probeBurst(rate float64) int { return max(2, int(rate)+1) }
 
 // check checks whether a rotation of a credential that is live would be safe, and logs in as its
 // application does unless the probe has done so. The result goes into the record. In a grace period

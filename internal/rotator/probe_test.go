@@ -10,35 +10,103 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 )
 
-// TestProbesThatAreDueComeFirst verifies that probes that callers ask for, however many, put off
-// none that is due, and that a probe that calls no target takes no turn from others.
+// TestProbesThatAreDueComeFirst verifies, also for a rate below one, that probes that callers ask
+// for, however many, put off none that is due, and that a probe that calls no target takes no turn
+// from others.
 func TestProbesThatAreDueComeFirst(t *testing.T) {
 	t.Parallel()
-	const rate, seconds = 10, 30
-	r := New(nil, nil, nil, Config{ProbeRate: rate})
-	due := &api.Turn{Registered: true}
-	asked := &api.Turn{Registered: true, Record: rotation.Record{Health: rotation.Health{Wanted: true}}}
-	lost := &api.Turn{Record: asked.Record}
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	made := 0
-	for tick := range seconds * 100 {
-		now = now.Add(10 * time.Millisecond)
-		for range 5 {
-			if !r.mayProbe(asked, fmt.Sprint("asked", rand.N(1000)), now).After(now) {
-				made++
+	const turns = 300
+	for _, rate := range []float64{10, 1, 0.5} {
+		r := New(nil, nil, nil, Config{ProbeRate: rate})
+		every := time.Duration(float64(time.Second) / rate)
+		due := &api.Turn{Registered: true}
+		asked := &api.Turn{Registered: true, Record: rotation.Record{Health: rotation.Health{Wanted: true}}}
+		lost := &api.Turn{Record: asked.Record}
+		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+		made := 0
+		for tick := range turns * 10 {
+			now = now.Add(every / 10)
+			for range 5 {
+				if !r.mayProbe(asked, fmt.Sprint("asked", rand.N(1000)), now).After(now) {
+					made++
+				}
+				if r.mayProbe(lost, "lost", now).After(now) {
+					t.Fatalf("rate %g: a probe that calls no target waits", rate)
+				}
 			}
-			if r.mayProbe(lost, "lost", now).After(now) {
-				t.Fatal("a probe that calls no target waits")
+			if tick%20 > 0 { // half of the turns are for those that are due
+				continue
+			}
+			if at := r.mayProbe(due, fmt.Sprint("due", tick), now); at.After(now) {
+				t.Errorf("rate %g: at %s, a probe that is due was put off by %s", rate, now.Format(time.TimeOnly), at.Sub(now))
 			}
 		}
-		if tick%20 > 0 { // five are due in a second
-			continue
-		}
-		if at := r.mayProbe(due, fmt.Sprint("due", tick), now); at.After(now) {
-			t.Errorf("at %s, a probe that is due was put off by %s", now.Format(time.TimeOnly), at.Sub(now))
+		if want := turns / 2; made < want*9/10 || made > want+11 {
+			t.Errorf("rate %g: %d probes that were asked for were made, want about %d", rate, made, want)
 		}
 	}
-	if want := seconds * rate / 2; made < want*9/10 || made > want+rate {
-		t.Errorf("%d probes that were asked for were made, want about %d", made, want)
+}
+
+// TestAskingDelaysNoProbe verifies that a probe is not made later because a caller has asked for
+// it: one that is due keeps its place among the others, and one that is not is due when it would
+// be without the call, although those that are due take every turn.
+func TestAskingDelaysNoProbe(t *testing.T) {
+	t.Parallel()
+	const rate, crowd = 10, 100
+	const inOrder = 12 * crowd / rate * time.Second // of the turns of all, with their random order
+	r := New(nil, nil, nil, Config{ProbeRate: rate})
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	turns := map[string]*api.Turn{}
+	add := func(name string, in time.Duration, asked bool) {
+		turn := &api.Turn{Registered: true}
+		turn.Record.Health.NextAt = start.Add(in)
+		if asked {
+			turn.Record = turn.Record.AskedProbe(start)
+		}
+		turns[name] = turn
+	}
+	dueIn := map[string]time.Duration{"due": 0}
+	for n := range 5 {
+		dueIn[fmt.Sprint("later", n)] = time.Duration(n+1) * time.Minute
+	}
+	for name, in := range dueIn {
+		add(name, in, true)
+	}
+	for n := range crowd {
+		add(fmt.Sprint("crowd", n), 0, false)
+	}
+	for n := range 50 * crowd { // these make those that were asked for wait long
+		add(fmt.Sprint("asked", n), time.Hour, true)
+	}
+	for range probeBurst(rate) {
+		r.mayProbe(turns["crowd0"], "crowd0", start)
+	}
+	for now := start; now.Before(start.Add(10 * time.Minute)); now = now.Add(100 * time.Millisecond) {
+		for name, turn := range turns {
+			health := &turn.Record.Health
+			if health.NextAt.After(now) {
+				continue
+			}
+			if at := r.mayProbe(turn, name, now); at.After(now) {
+				turn.Record = turn.Record.PutOffProbe(at, now)
+				if in, ok := dueIn[name]; ok && !turn.Record.ProbePending(now) {
+					t.Fatalf("%s, due in %s, was put off and is not pending", name, in)
+				}
+				continue
+			}
+			in, ok := dueIn[name]
+			if !ok { // the crowd is due again before all of it was probed
+				*health = rotation.Health{NextAt: now.Add(rand.N(crowd / rate * time.Second))}
+				continue
+			}
+			if late := now.Sub(start) - in; late > inOrder {
+				t.Errorf("%s was probed %s late", name, late)
+			}
+			delete(dueIn, name)
+			delete(turns, name)
+		}
+	}
+	for name := range dueIn {
+		t.Errorf("%s was never probed", name)
 	}
 }

@@ -123,7 +123,7 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 		now:    now,
 		spread: newSpread(c.Rate, c.Burst),
 		starts: newSpread(c.Rate, c.Burst),
-		probes: newSpread(c.ProbeRate, int(c.ProbeRate)+1),
+		probes: newSpread(c.ProbeRate, probeBurst(c.ProbeRate)),
 	}
 }
 

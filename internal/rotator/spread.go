@@ -13,16 +13,30 @@ type spread struct {
 
 	mu   sync.Mutex
 	next map[string]time.Time // guarded by mu; the time after all that was handed out
-	// waiting are those that begin has sent away, by name; guarded by mu. One that never comes back
-	// does no more than spread the others of its name.
-	waiting map[waitingList]map[string]bool
+	// waiting has those that begin has sent away and that have not begun; count is how many of them
+	// there are for each key. Both are guarded by mu.
+	waiting map[waiter]wait
+	count   map[waitingKey]int
+	swept   time.Time // guarded by mu; when what no longer matters was last forgotten
 }
 
-// waitingList is who waits for a name and leaves as many turns to others.
-type waitingList struct {
+// waiter is one that wants to use a name.
+type waiter struct{ name, who string }
+
+// wait is until when a waiter was sent away, and how many turns it must leave.
+type wait struct {
+	until time.Time
+	left  int
+}
+
+// waitingKey stands for those that want the same name and must leave the same number of turns.
+type waitingKey struct {
 	name string
 	left int
 }
+
+// forgetAfter is how long one that does not ask again counts as waiting.
+const forgetAfter = time.Minute
 
 func newSpread(rate float64, burst int) *spread {
 	every := time.Duration(float64(time.Second) / rate)
@@ -30,42 +44,37 @@ func newSpread(rate float64, burst int) *spread {
 		every:   every,
 		burst:   every * time.Duration(burst),
 		next:    map[string]time.Time{},
-		waiting: map[waitingList]map[string]bool{},
+		waiting: map[waiter]wait{},
+		count:   map[waitingKey]int{},
 	}
 }
 
-// begin takes the right to begin now, or says when to ask again: nothing is kept for who is sent
-// away, so that those who come late do not come together. random is from [0, 1). left is how many
-// turns must be left to others after this one; 0 is for those who must not wait for others.
+// begin takes the right to begin now, or says when to ask again: no time is kept for one that is
+// sent away, so that those that come late do not come together. random is from [0, 1). left is how
+// many turns must be left to others after this one; 0 is for those that must not wait for others.
 func (s *spread) begin(name, who string, left int, now time.Time, random float64) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.after(name, now)
-	list := waitingList{name, left}
-	if t.Add(s.every * time.Duration(left)).After(now) {
-		if s.waiting[list] == nil {
-			s.waiting[list] = map[string]bool{}
-		}
-		s.waiting[list][who] = true
-		return now.Add(s.every + time.Duration(random*float64(s.every)*float64(len(s.waiting[list]))))
+	s.sweepLocked(now)
+	w, key := waiter{name, who}, waitingKey{name, left}
+	s.forgetLocked(w)
+	t := s.afterLocked(name, now)
+	if !t.Add(s.every * time.Duration(left)).After(now) {
+		s.next[name] = t
+		return now
 	}
-	s.next[name] = t
-	delete(s.waiting[list], who)
-	return now
+	s.count[key]++
+	until := now.Add(s.every + time.Duration(random*float64(s.every)*float64(s.count[key])))
+	s.waiting[w] = wait{until, left}
+	return until
 }
 
 // slot is the first time from now on at which the name may be used.
 func (s *spread) slot(name string, now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.next) > 1024 { // names come and go; those whose time is past say nothing
-		for n, t := range s.next {
-			if t.Before(now) {
-				delete(s.next, n)
-			}
-		}
-	}
-	t := s.after(name, now)
+	s.sweepLocked(now)
+	t := s.afterLocked(name, now)
 	s.next[name] = t
 	if t.Before(now) {
 		return now
@@ -73,11 +82,42 @@ func (s *spread) slot(name string, now time.Time) time.Time {
 	return t
 }
 
-// after is the time that follows what was handed out. The lock is held.
-func (s *spread) after(name string, now time.Time) time.Time {
+// afterLocked is the time that follows what was handed out.
+func (s *spread) afterLocked(name string, now time.Time) time.Time {
 	t := s.next[name]
 	if earliest := now.Add(-s.burst); t.Before(earliest) {
 		t = earliest
 	}
 	return t.Add(s.every)
+}
+
+func (s *spread) forgetLocked(w waiter) {
+	was, ok := s.waiting[w]
+	if !ok {
+		return
+	}
+	delete(s.waiting, w)
+	key := waitingKey{w.name, was.left}
+	if s.count[key]--; s.count[key] == 0 {
+		delete(s.count, key)
+	}
+}
+
+// sweepLocked forgets, at most once in forgetAfter, those that did not come back, such as a secret
+// that was deleted, and names that were not used for so long that they have a full burst.
+func (s *spread) sweepLocked(now time.Time) {
+	if since := now.Sub(s.swept); since >= 0 && since < forgetAfter {
+		return
+	}
+	s.swept = now
+	for w, it := range s.waiting {
+		if it.until.Add(forgetAfter).Before(now) {
+			s.forgetLocked(w)
+		}
+	}
+	for name, t := range s.next {
+		if t.Before(now.Add(-s.burst)) {
+			delete(s.next, name)
+		}
+	}
 }
