@@ -52,7 +52,7 @@ func (c *Call) inspecting(
 		target: t,
 		system: system,
 		has:    c.strategies(t, system),
-		check:  rotation.Check{At: c.At, Target: t.Name},
+		check:  rotation.Check{At: c.At, Target: t.Name, Version: s.Stages[secret.Current]},
 	}
 	k.method, _ = c.methodFor(tx, s, t, k.has) // a finding says why a strategy has none
 	if k.method.strategy == target.Double {
@@ -233,8 +233,7 @@ func (k *inspection) mayLogInWith(r rotation.Record) string {
 	case r.InFlight() && !slices.Contains(quietStates, r.State):
 		return fmt.Sprintf("a rotation is in state %s, so no login was made", r.State)
 	case r.LoginAt(k.At).After(k.At):
-		return "a login has failed a moment ago, so the next one waits until " +
-			wholeSecond(r.LoginAt(k.At))
+		return "a login had failed within the minute before, so none was made"
 	}
 	return ""
 }
@@ -247,8 +246,17 @@ var quietStates = []rotation.State{
 
 // logIn logs in as the application does: with the credential in use, and with the other account's.
 func (k *inspection) logIn(ctx context.Context) {
+	if k.record.RejectsBase() {
+		f := k.deadCredential(k.method.current, target.Impossible,
+			"it rejected a login at "+wholeSecond(k.record.LoginFailedAt))
+		f.Fix = k.record.Advice()
+		k.add(f)
+		return
+	}
 	if why := k.mayLogInWith(k.record); why != "" {
-		k.check.Unchecked = cmp.Or(k.check.Unchecked, why)
+		if k.check.Unchecked == "" {
+			k.check.Unchecked, k.check.LoginAt = why, k.record.LoginAt(k.At)
+		}
 		return
 	}
 	if !k.logInWith(ctx, k.method.current, target.Impossible) {
@@ -278,7 +286,7 @@ func (k *inspection) logInAtCopies(ctx context.Context, copied target.Copied, c 
 	}
 	answer := k.answerFor(k.target, err)
 	k.add(target.Finding{
-		Code:    "replica-login",
+		Code:    rotation.CodeReplicaLogin,
 		Verdict: target.Note,
 		Account: c.Account,
 		Text:    "A replica does not let in the credential in use: " + answer.Error() + ".",
@@ -311,7 +319,7 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 	switch target.ClassOf(err) {
 	case target.Admitted:
 		k.add(target.Finding{
-			Code:    "login-not-admitted",
+			Code:    rotation.CodeNotAdmitted,
 			Verdict: target.Note,
 			Account: c.Account,
 			Text:    "The target accepts the credential and refuses the session: " + answer.Error() + ".",
@@ -323,7 +331,7 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 		k.add(k.deadCredential(c, rejected, answer.Error()))
 	case target.Denied, target.Refused:
 		k.add(target.Finding{
-			Code:    "login-denied",
+			Code:    rotation.CodeLoginDenied,
 			Verdict: target.Impossible,
 			Account: c.Account,
 			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",
@@ -352,7 +360,7 @@ func (c *Call) allowing(t store.Target, err error) string {
 
 func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said string) target.Finding {
 	f := target.Finding{
-		Code:    "login-rejected",
+		Code:    rotation.CodeLoginRejected,
 		Verdict: v,
 		Account: c.Account,
 		Text:    "The target does not accept the stored credential of " + c.Account + ": " + said + ".",

@@ -146,7 +146,7 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 		SecretName: k.secret.Name,
 		TargetName: k.target.Name,
 		CheckTime:  k.check.At,
-		Unchecked:  k.check.Unchecked,
+		Unchecked:  k.check.For(k.check.Version, k.At).Unchecked,
 		Findings:   shownFindings(k.check.Findings, consents),
 	}
 	for _, strategy := range k.has {

@@ -226,7 +226,8 @@ func TestCheckKeepsTheBudget(t *testing.T) {
 	m.set("app", "changed by hand")
 	w.check(t, "db")
 	out := w.check(t, "db")
-	if out.Verdict != "unknown" || !strings.Contains(out.Unchecked, "the next one waits until") || m.logins("app") != 1 {
+	if out.Verdict != "unknown" || m.logins("app") != 1 ||
+		!strings.Contains(out.Unchecked, "the next login may be made at") {
 		t.Errorf("a second check: %s, %q, %d logins", out.Verdict, out.Unchecked, m.logins("app"))
 	}
 	w.now = w.now.Add(rotation.LoginWindow)

@@ -45,8 +45,9 @@ func describeRotation(
 	out.Pauses = pausesOf(all, t, r)
 	out.Paused = len(out.Pauses) > 0
 	if r.Check != nil {
-		out.CheckTime, out.CheckUnchecked = r.Check.At, r.Check.Unchecked
-		out.CheckFindings = shownFindings(r.Check.Findings, s.Settings().Consents)
+		check := r.Check.For(s.Stages[secret.Current], c.At)
+		out.CheckTime, out.CheckUnchecked = check.At, check.Unchecked
+		out.CheckFindings = shownFindings(check.Findings, s.Settings().Consents)
 	}
 	if r.State == rotation.InGrace {
 		err = c.waitingFor(ctx, r, out)

@@ -62,6 +62,9 @@ func notInState(s secret.Secret, r rotation.Record, why string) error {
 	if next == "" && (why == notQuarantined || why == nothingFailed) {
 		next = fault.Command("rotation probe", s.Name) + " checks the credential in use."
 	}
+	if r.RejectsBase() {
+		next = r.Advice()
+	}
 	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, next)
 	return fault.New(fault.InUse, "%s", fault.Text(strings.TrimSpace(text)))
 }

@@ -360,7 +360,9 @@ func (f *follower) follow(timeout time.Duration) error {
 // look prints what is new, and ends the waiting when there is a verdict.
 func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (over bool, err error) {
 	if f.named && r.RotationID != f.id {
-		return f.elsewhere(ctx)
+		if over, err := f.elsewhere(ctx, r); over || err != nil || !f.endedIn(r) {
+			return over, err
+		}
 	}
 	over, ok, text := f.verdict(r)
 	f.print(r, text)
@@ -392,9 +394,15 @@ func (f *follower) report(r *kms.DescribeRotationResponse, ok bool, text string)
 	return nil
 }
 
-// elsewhere is for a record that is of another rotation: ours waits for the end of that one, or was
-// made before it.
-func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
+// endedIn reports whether the rotation that is followed may have ended in r, which is of none: a
+// quarantine because the target does not accept the credential in use.
+func (f *follower) endedIn(r *kms.DescribeRotationResponse) bool {
+	return r.Outcome == kms.OutcomeNeedsOperator && r.RotationID == ""
+}
+
+// elsewhere is for a record that is not of our rotation: that waits for the end of another one, was
+// made before it, or ended in a quarantine.
+func (f *follower) elsewhere(ctx context.Context, r *kms.DescribeRotationResponse) (over bool, err error) {
 	list, err := f.client.ListSecretVersionIds(ctx, &kms.ListSecretVersionIdsRequest{
 		SecretName:        f.secret,
 		IncludeDeprecated: true,
@@ -410,12 +418,14 @@ func (f *follower) elsewhere(ctx context.Context) (over bool, err error) {
 			_, err := fmt.Fprintf(f.stdout, "Version %s of %s was made by an earlier rotation, at %s: %s.\n", f.id, f.secret,
 				when(v.CreateTime), labels)
 			return true, err
-		default:
+		case f.endedIn(r):
+			return false, nil
+		case f.last == nil:
 			return true, fmt.Errorf("version %s of %s was made by an earlier rotation, at %s, and is not in use", f.id, f.secret,
 				when(v.CreateTime))
 		}
 	}
-	if f.last != nil {
+	if f.last != nil && !f.endedIn(r) {
 		return true, errors.New(fault.Message("another rotation of %s has begun since; keyturn rotation status %s shows it",
 			f.secret, f.secret))
 	}

@@ -22,6 +22,37 @@ type Check struct {
 	// Unchecked says why the target could not be asked, so that nothing is known beyond Findings;
 	// empty when it has answered.
 	Unchecked string `json:"unchecked,omitempty"`
+	// Version is the one whose credential was tried; empty in a check of an earlier release.
+	Version string `json:"version,omitempty"`
+	// LoginAt is when a login may be made that Unchecked says was not; zero for another reason.
+	LoginAt time.Time `json:"login_at,omitzero"`
+}
+
+// CodeLoginRejected, and the others, are the codes of findings about one credential.
+const (
+	CodeLoginRejected = "login-rejected"
+	CodeLoginDenied   = "login-denied"
+	CodeNotAdmitted   = "login-not-admitted"
+	CodeReplicaLogin  = "replica-login"
+)
+
+// For returns what of the check is still so at a time at which version is current: what was said of
+// another credential is not. The account of a finding is no help, because a credential may be
+// replaced within its account.
+func (c Check) For(version string, now time.Time) Check {
+	if c.Version != "" && c.Version != version {
+		c.Unchecked = ""
+		c.Findings = slices.DeleteFunc(slices.Clone(c.Findings), func(f target.Finding) bool {
+			return slices.Contains([]string{CodeLoginRejected, CodeLoginDenied, CodeNotAdmitted, CodeReplicaLogin}, f.Code)
+		})
+	}
+	if c.Unchecked != "" && !c.LoginAt.IsZero() {
+		c.Unchecked += "; the next login may be made now"
+		if c.LoginAt.After(now) {
+			c.Unchecked = strings.TrimSuffix(c.Unchecked, "now") + "at " + c.LoginAt.UTC().Format(time.RFC3339)
+		}
+	}
+	return c
 }
 
 // Verdict is what a check says of one strategy.

@@ -187,6 +187,12 @@ func Before(a Answer) (e Event, ready bool) {
 	return e, false
 }
 
+// BaseDead returns the event of a send that did not begin, because the target's own state says that
+// it does not accept the base. Other than after a login that was rejected, nothing is tried again.
+func BaseDead() Event {
+	return Event{Kind: Unready, Text: "its own state says so", Base: target.Dead, Answered: true}
+}
+
 // AfterClearing returns what follows when an attempt ends by the event e, and the target was asked
 // before to take back what attempts may have left. It must succeed, unless the target answers that
 // it does not allow even that and e says that nothing has happened.

@@ -114,7 +114,11 @@ var events = []eventRow{
 	{Unready, RecordedOnce, "no login with the credential in use succeeded, so nothing was changed", ""},
 	{Sending, RecordedTwice, "the candidate is about to be sent to the target", ""},
 	{Accepted, RecordedOnce, "the target has taken the candidate", ""},
-	{Unreached, RecordedOnce, "the target was not reached, so nothing was sent", "not reached"},
+	{
+		Unreached, RecordedOnce,
+		"the target was not reached or not ready for the change, so nothing has happened",
+		"not reached",
+	},
 	{Denied, RecordedOnce, "the target does not allow the change, so nothing has happened", ""},
 	{NoAnswer, RecordedOnce, "no clear answer came from the target; it may have the candidate", "no answer"},
 	{Declined, RecordedOnce, "the target's rules do not allow the credential", "refused by the target's rules"},

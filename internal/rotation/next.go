@@ -28,7 +28,7 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	case e.Kind == Probed && from != Quarantined:
 		on = Record.onHurry
 	}
-	before := r.Reason
+	before, mode := r.Reason, r.Mode
 	r, ok := on(r, e, now)
 	if !ok {
 		return r, illegal(r, e)
@@ -42,6 +42,13 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 		r.Accepted = r.Candidate
 	case from == Unknown && e.Kind == Resolved && e.Base == target.Live:
 		r.Accepted = r.Base
+	}
+	switch { // what is in use was just accepted
+	case e.Kind == Promoted:
+		r = r.proven(r.provenAt(now))
+	case e.Kind == Sending && e.Base == target.Live,
+		e.Kind.proves() && (from == Undoing || from == Applied && mode == Reapply):
+		r = r.proven(now)
 	}
 	return r.note(now, e.Kind, e.Text), nil
 }

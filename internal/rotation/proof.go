@@ -1,14 +1,16 @@
 package rotation
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// unready stays before a change, because no login with the credential in use has succeeded. Several
-// rejections mean that it was changed elsewhere; answers that decide nothing end the rotation
-// without a change.
+// unready stays before a change, because no login with the credential in use has succeeded. By the
+// target's own state, or several rejections, it was changed elsewhere; answers that decide nothing
+// end the rotation without a change.
 func (r Record) unready(e Event, now time.Time) Record {
 	what := "Nothing was sent, because no login with the credential in use succeeded: " + e.Text + ". " +
 		"Fix how the secret's logins connect (addresses, database, TLS), or what the target refuses."
@@ -21,10 +23,13 @@ func (r Record) unready(e Event, now time.Time) Record {
 		e.Text = what
 		return r.later(e, now)
 	}
-	if r.Rejections++; r.Rejections < MaxRejections {
-		r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
-		r.Reason = what
-		return r
+	r.Health.ProbedAt, r.Health.Live = now, false
+	if e.LoginFailed {
+		if r.Rejections++; r.Rejections < MaxRejections {
+			r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
+			r.Reason = r.rejectedBase(e.Text)
+			return r
+		}
 	}
 	if r.Attempt > 0 { // the target may have the candidate of an earlier attempt
 		r = r.to(Unknown)
@@ -33,6 +38,23 @@ func (r Record) unready(e Event, now time.Time) Record {
 	}
 	return r.Drifted(r.Base, r.Target, r.Strategy, e.Text, now)
 }
+
+// rejectedBase says that a login with the credential in use was rejected, and what follows when the
+// logins that are left are rejected, too. said is what the target has answered.
+func (r Record) rejectedBase(said string) string {
+	last := r.NextAt.Add(time.Duration(MaxRejections-r.Rejections-1) * LoginWindow)
+	follows := "the rotation is quarantined"
+	if r.Attempt > 0 {
+		follows = "the target is asked which credential it accepts"
+	}
+	return fmt.Sprintf("Nothing was sent, because the target rejects the credential in use: %s. It was probably "+
+		"changed outside of Keyturn. After %d rejected logins in all (so far: %d), not before %s, %s.",
+		strings.TrimSuffix(said, "."), MaxRejections, r.Rejections, last.UTC().Format(time.RFC3339), follows)
+}
+
+// RejectsBase reports whether the rotation waits because the target has rejected a login with the
+// credential in use.
+func (r Record) RejectsBase() bool { return r.NeedsBase() && r.Rejections > 0 && !r.Cancelled }
 
 // heldTooLong reports whether reads have been blocked for as long as they may be.
 func (r Record) heldTooLong(now time.Time) bool {

@@ -11,6 +11,7 @@ package rotation
 import (
 	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -370,6 +371,23 @@ func (r Record) Seen(version string, now, next time.Time) Record {
 	return r
 }
 
+// proven notes that the target has accepted the credential in use by then, which leaves what was
+// known of the one before behind.
+func (r Record) proven(at time.Time) Record {
+	r.Health = Health{ProbedAt: at, Live: true, TriedAt: at, NextAt: r.Health.NextAt, Wanted: r.Health.Wanted}
+	return r
+}
+
+// provenAt returns when the candidate was proven last, or now if that is not known.
+func (r Record) provenAt(now time.Time) time.Time {
+	for _, e := range slices.Backward(r.Steps) {
+		if e.Event.proves() && !e.At.After(now) {
+			return e.At
+		}
+	}
+	return now
+}
+
 // Repairable reports whether a repair may send the candidate of a quarantined rotation: the target
 // has accepted it before, or this service generated it. A credential that a caller chose is never
 // imposed on an account that has not accepted it.
@@ -462,6 +480,15 @@ func (r Record) Advice() string {
 		}
 		return fault.Named("keyturn secret consumers NAME --behind lists the consumers that hold another version. keyturn "+
 			"rotation end-grace NAME retires the previous credential although they hold it"+undo, r.Secret)
+	case r.RejectsBase():
+		text := "The credential in use was probably changed outside of Keyturn. Without waiting for the quarantine: " +
+			"keyturn rotation cancel NAME ends this rotation, keyturn rotation probe NAME then asks the target about that " +
+			"credential"
+		if at := r.LoginAt(r.LoginFailedAt); !at.IsZero() {
+			text += " (from " + at.UTC().Format(time.RFC3339) + " on)"
+		}
+		return fault.Named(text+", and keyturn rotation repair NAME shows what can be done. If the target was at fault "+
+			"and is fixed, keyturn rotation repair NAME --probe tries again now.", r.Secret)
 	case r.InFlight() && r.Failures+r.Rejections > 0 && r.Target == OwnUsers:
 		return "The service retries automatically, at least every five minutes. " +
 			fault.Command("rotation check", r.Secret) + " shows what keeps the user from getting another access key. " +

@@ -308,9 +308,20 @@ func (r Record) WaitsFor(consumers int, now time.Time) string {
 		deadline := r.GraceDeadline.UTC().Format(time.RFC3339)
 		return fmt.Sprintf("%d of its consumers, until %s at the latest", consumers, deadline)
 	case r.NextAt.After(now):
+		if r.State == Prepared && r.Failures+r.Rejections == 0 && !r.Cancelled {
+			text = r.untried(now)
+		}
 		return text + ", at " + r.NextAt.UTC().Format(time.RFC3339)
 	}
 	return text
+}
+
+// untried says what a rotation waits for before its first attempt.
+func (r Record) untried(now time.Time) string {
+	if r.LoginAt(now).After(r.SettledAt(now)) {
+		return "the end of the minute after a failed login"
+	}
+	return "the end of what was sent to the target before"
 }
 
 // Step is what the engine does next.

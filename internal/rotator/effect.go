@@ -65,11 +65,12 @@ func (w *worker) within(ctx context.Context, call func(context.Context) error) e
 // intent on, and a consumer that read a moment before has time to log in before the change.
 func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
 	sending := rotation.Event{Kind: rotation.Sending, Hold: w.engine.Hold()}
+	base := target.NotKnown
 	admit := func(ctx context.Context) (err error) {
 		if err := t.Admit(ctx, system, change.New.Account); err != nil {
 			return err
 		}
-		if err := reached(ctx, t, system, change.Old); err != nil {
+		if base, err = baseState(ctx, t, system, change.Old); err != nil || base == target.Dead {
 			return err
 		}
 		sending.Text, err = t.MayBegin(ctx, system)
@@ -79,6 +80,9 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		return w.end(ctx, t, system, change, notBegun(t, err))
 	}
 	if t.Record.NeedsBase() {
+		if base == target.Dead {
+			return w.end(ctx, t, system, change, rotation.BaseDead())
+		}
 		if e, ready := w.logsIn(ctx, t, system, change.Old); !ready {
 			return w.end(ctx, t, system, change, e)
 		}
@@ -97,18 +101,24 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 	return w.end(ctx, t, system, change, rotation.AfterSend(answerOf(t, err)))
 }
 
-// reached returns an error unless a system of the target's kind answers, where that is not known
-// yet and the kind can tell without a login of the account. Nothing has been sent then. Only
-// the log distinguishes a system of another kind from one that does not answer.
-func reached(ctx context.Context, t *api.Turn, system target.Target, base target.Credential) error {
-	if t.Proven() || t.Record.Attempt > 0 {
-		return nil
+// baseState returns what the target's own state says of the base, where a login with it must
+// succeed before the candidate is sent, or a system of the target's kind has not answered yet. No
+// failed login is spent then. It returns an error unless such a system answers, where that is not
+// known yet and the kind can answer without a login of the account. Nothing has been sent then.
+// Only the log distinguishes a system of another kind from one that does not answer.
+func baseState(
+	ctx context.Context, t *api.Turn, system target.Target, base target.Credential,
+) (target.Liveness, error) {
+	answered := t.Proven() || t.Record.Attempt > 0
+	if answered && !t.Record.NeedsBase() {
+		return target.NotKnown, nil
 	}
-	err := inspect(ctx, system, []target.Credential{base}, make([]target.Liveness, 1))
-	if !answerOf(t, err).Reached() {
-		return err
+	known := make([]target.Liveness, 1)
+	err := inspect(ctx, system, []target.Credential{base}, known)
+	if err != nil && !answered && !answerOf(t, err).Reached() {
+		return target.NotKnown, err
 	}
-	return nil
+	return known[0], nil // the login decides where the state is not known
 }
 
 // end stores the outcome of an attempt. Before a change is given up, the target takes back what an
