@@ -439,7 +439,7 @@ const (
 
 // ProbeSkip is a cause for which ProbeRotation skips a credential.
 type ProbeSkip struct {
-	// Code is a value of ProbeSkippedCode, and Text completes "a credential is skipped if".
+	// Code is a value of ProbeSkippedCode, and Text completes "a credential is skipped because".
 	Code, Text string
 	// Unknown says that the credential should work, and that nothing shows now whether it does: a
 	// program that checks all credentials must not report success.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -20,9 +21,18 @@ type rotationProbe struct {
 
 // Help explains what the flags have no room for.
 func (*rotationProbe) Help() string {
-	return "At most ten credentials a second are checked, and one failed login of an account is caused a minute. The " +
-		"exit status is 0 only if each credential was checked now and is live. With --target and --all, credentials that " +
-		"cannot be checked now are skipped: a rotation is changing them, or they are access keys of this service."
+	var passing, failing []string
+	for _, k := range kms.ProbeSkips {
+		if k.Unknown {
+			failing = append(failing, k.Text)
+		} else {
+			passing = append(passing, k.Text)
+		}
+	}
+	return "At most ten credentials a second are checked, with at most one failed login per account and minute.\n\n" +
+		"The exit status is 0 only if each credential was checked now and is live. With --target and --all, a credential " +
+		"is left out of that if it is skipped because " + strings.Join(passing, "; ") + ". The exit status is 1 if one is " +
+		"skipped because " + strings.Join(failing, "; ") + "."
 }
 
 func (c *rotationProbe) Run(e *env) error {
@@ -67,6 +77,7 @@ type probeResult struct {
 	Asked     int                  `kms:"Asked"`
 	NotAsked  int                  `kms:"NotAsked"`
 	Reason    string               `kms:"Reason,omitempty"`
+	AskTime   time.Time            `kms:"AskTime,omitempty"`
 	Rotations []kms.ListedRotation `kms:"Rotations,list=Rotation"`
 	RequestID string               `kms:"RequestId"`
 }
@@ -121,6 +132,7 @@ func (p *prober) rotations(ctx context.Context) ([]kms.ListedRotation, error) {
 		ProbeAttemptTime: r.ProbeAttemptTime,
 		ProbePending:     r.ProbePending && !p.skipped(),
 		ProbeSkipped:     cmp.Or(p.asked.Reason, r.ProbeSkipped),
+		ProbeSkippedCode: r.ProbeSkippedCode,
 		Reason:           r.Reason,
 	}}, nil
 }
@@ -130,20 +142,27 @@ func pending(list []kms.ListedRotation) bool {
 	return slices.ContainsFunc(list, func(r kms.ListedRotation) bool { return r.ProbePending })
 }
 
-// print prints what is known of each credential. It fails unless the targets accept all that were
-// checked, and if the one that the command names was not.
+// print prints what is known of each credential. It fails unless each was checked and is live,
+// apart from those that [prober.leavesOut] names.
 func (p *prober) print(list []kms.ListedRotation) error {
-	counts := map[string]int{}
-	failed := p.skipped()
+	sums, failed := probeSums{said: map[string]int{}}, false
 	t := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "REASON")
 	for _, r := range list {
-		said, reason := probed(r), r.Reason
-		if said == probeSkipped {
-			reason = r.ProbeSkipped
-		} else {
-			counts[said]++
+		said, reason := p.outcome(r)
+		switch {
+		case r.ProbePending:
+			sums.waiting++
+		case p.checked(r):
+			sums.checked++
+			sums.said[said]++
+		default:
+			sums.skipped++
+			if said != probeSkipped {
+				sums.said[said]++
+			}
 		}
-		failed = failed || r.State == kms.RotationQuarantined || said != "live" && said != probeSkipped
+		passes := said == "live" || said == probeSkipped && p.leavesOut(r)
+		failed = failed || !passes || r.State == kms.RotationQuarantined
 		t.row(r.SecretName, r.TargetName, r.State, said, reason)
 	}
 	var err error
@@ -152,11 +171,12 @@ func (p *prober) print(list []kms.ListedRotation) error {
 			Asked:     p.asked.Asked,
 			NotAsked:  p.asked.NotAsked,
 			Reason:    p.asked.Reason,
+			AskTime:   p.asked.AskTime,
 			Rotations: list,
 			RequestID: p.asked.RequestID,
 		})
 	} else {
-		err = errors.Join(t.write(p.stdout), p.sum(counts))
+		err = errors.Join(t.write(p.stdout), sums.write(p.stdout))
 	}
 	if err == nil && failed {
 		err = coded{exitFailed, ""}
@@ -164,33 +184,59 @@ func (p *prober) print(list []kms.ListedRotation) error {
 	return err
 }
 
-// sum prints how many credentials there are of each kind.
-func (p *prober) sum(counts map[string]int) error {
+// probeSums counts credentials: by what became of the question, and by what is known of them.
+type probeSums struct {
+	checked, skipped, waiting int
+	said                      map[string]int
+}
+
+// write prints how many credentials there are of each kind.
+func (n probeSums) write(w io.Writer) error {
 	var list []string
-	for _, said := range slices.Sorted(maps.Keys(counts)) {
-		list = append(list, fmt.Sprintf("%d %s", counts[said], said))
+	for _, said := range slices.Sorted(maps.Keys(n.said)) {
+		list = append(list, fmt.Sprintf("%d %s", n.said[said], said))
 	}
-	text := fmt.Sprintf("%d checked, %d skipped", p.asked.Asked, p.asked.NotAsked)
+	text := fmt.Sprintf("%d checked, %d skipped", n.checked, n.skipped)
+	if n.waiting > 0 {
+		text += fmt.Sprintf(", %d %s", n.waiting, notAskedYet)
+	}
 	if len(list) > 0 {
 		text += ": " + strings.Join(list, ", ")
 	}
-	_, err := fmt.Fprintln(p.stdout, text+".")
+	_, err := fmt.Fprintln(w, text+".")
 	return err
 }
 
-// probeSkipped is what the command says of a credential that was not checked.
-const probeSkipped = "skipped"
+// The words of the command for a credential that was not checked, and for one that is about to be.
+const (
+	probeSkipped = "skipped"
+	notAskedYet  = "not asked yet"
+)
 
-// probed says what came of the last question about a credential. One that is dead stays so while it
-// is skipped.
-func probed(r kms.ListedRotation) string {
+// checked reports whether the target was asked about the credential since the call. Without a
+// target the service tries, too, and asks nothing.
+func (p *prober) checked(r kms.ListedRotation) bool {
+	return !p.skipped() && r.ProbeSkippedCode != kms.SkippedNotBound &&
+		!r.ProbeAttemptTime.IsZero() && !r.ProbeAttemptTime.Before(p.asked.AskTime)
+}
+
+// leavesOut reports whether it does not matter that a credential was skipped.
+func (p *prober) leavesOut(r kms.ListedRotation) bool {
+	return p.in.SecretName == "" && slices.ContainsFunc(kms.ProbeSkips, func(k kms.ProbeSkip) bool {
+		return k.Code == r.ProbeSkippedCode && !k.Unknown
+	})
+}
+
+// outcome returns what came of the question about a credential, and why. One that is dead stays so
+// while it is skipped.
+func (p *prober) outcome(r kms.ListedRotation) (said, reason string) {
 	switch {
 	case r.ProbePending:
-		return "not asked yet"
-	case r.ProbeSkipped != "" && r.CredentialState != "dead":
-		return probeSkipped
-	case r.ProbeAttemptTime.After(r.ProbeTime):
-		return "no answer"
+		return notAskedYet, r.Reason
+	case p.checked(r) && r.ProbeAttemptTime.After(r.ProbeTime):
+		return "no answer", r.Reason
+	case p.checked(r), r.CredentialState == "dead":
+		return credentialWord(r.CredentialState), r.Reason
 	}
-	return credentialWord(r.CredentialState)
+	return probeSkipped, cmp.Or(r.ProbeSkipped, "It could not be checked, and can be now: repeat the command.")
 }

@@ -3,8 +3,11 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -47,18 +50,19 @@ func rotationsOf(list ...kms.ListedRotation) *kms.ListRotationsResponse {
 	return &kms.ListRotationsResponse{Rotations: list}
 }
 
-// TestProbeResults verifies that the exit status is 0 only if all that was asked about is live, and
-// that what was not asked about says why.
+// TestProbeResults verifies that the exit status is 0 only if each credential was checked since the
+// call and is live, apart from those that are left out, and that what was not checked counts as
+// skipped and says why.
 func TestProbeResults(t *testing.T) {
 	t.Parallel()
-	now := time.Now()
+	now := time.Now().Truncate(time.Second)
 	live := kms.ListedRotation{
 		SecretName:       "app",
 		State:            "done",
 		TargetName:       "pg",
 		CredentialState:  "live",
-		ProbeTime:        now,
-		ProbeAttemptTime: now,
+		ProbeTime:        now.Add(time.Second),
+		ProbeAttemptTime: now.Add(time.Second),
 	}
 	with := func(change func(*kms.ListedRotation)) kms.ListedRotation {
 		r := live
@@ -66,36 +70,58 @@ func TestProbeResults(t *testing.T) {
 		change(&r)
 		return r
 	}
-	key := with(func(r *kms.ListedRotation) {
-		r.TargetName, r.CredentialState, r.ProbeSkipped = "ram", "unknown", "It is an access key."
-	})
-	changing := with(func(r *kms.ListedRotation) { r.State, r.ProbeSkipped = "applying", "It is being changed." })
-	stuck := with(func(r *kms.ListedRotation) { r.State, r.ProbeSkipped = "quarantined", "It is quarantined." })
-	dead := with(func(r *kms.ListedRotation) {
+	before := func(change func(*kms.ListedRotation)) kms.ListedRotation { // what an earlier probe has found
+		return with(func(r *kms.ListedRotation) {
+			r.ProbeTime, r.ProbeAttemptTime = now.Add(-time.Hour), now.Add(-time.Hour)
+			change(r)
+		})
+	}
+	dead := before(func(r *kms.ListedRotation) {
 		r.State, r.CredentialState, r.ProbeSkipped = "quarantined", "dead", "It is quarantined."
+		r.ProbeSkippedCode = kms.SkippedQuarantined
 	})
 	silent := with(func(r *kms.ListedRotation) { r.ProbeAttemptTime = now.Add(time.Minute) })
-	for name, tt := range map[string]struct {
-		asked, skipped int
-		rows           []kms.ListedRotation
-		ok             bool
-		want           []string
-	}{
-		"all live": {2, 0, []kms.ListedRotation{live, live}, true, []string{"\n2 checked, 0 skipped: 2 live.\n"}},
-		"an access key": {
-			1, 1, []kms.ListedRotation{live, key}, true,
-			[]string{"It is an access key.", "1 skipped: 1 live."},
+	busy := with(func(r *kms.ListedRotation) { r.ProbeSkipped, r.ProbeSkippedCode = "Too many.", kms.SkippedThrottled })
+	lost := with(func(r *kms.ListedRotation) { // without a target, each check that is due ends so
+		r.CredentialState, r.ProbeTime = "unknown", time.Time{}
+		r.ProbeSkipped, r.ProbeSkippedCode = "No target.", kms.SkippedNotBound
+	})
+	missed := before(func(*kms.ListedRotation) {})
+	type results struct {
+		rows []kms.ListedRotation
+		ok   bool
+		want []string
+	}
+	tests := map[string]results{
+		"all live": {[]kms.ListedRotation{live, live}, true, []string{"\n2 checked, 0 skipped: 2 live.\n"}},
+		"the last probe of an allowance": {
+			[]kms.ListedRotation{live, busy}, true,
+			[]string{"\n2 checked, 0 skipped: 2 live.\n"},
 		},
-		"a change":    {1, 1, []kms.ListedRotation{live, changing}, true, []string{"skipped", "It is being changed."}},
-		"quarantined": {1, 1, []kms.ListedRotation{live, stuck}, false, []string{"skipped", "It is quarantined."}},
-		"known dead":  {1, 1, []kms.ListedRotation{live, dead}, false, []string{"1 skipped: 1 dead, 1 live."}},
+		"known dead": {[]kms.ListedRotation{live, dead}, false, []string{"\n1 checked, 1 skipped: 1 dead, 1 live.\n"}},
 		"without answer": {
-			2, 0, []kms.ListedRotation{live, silent}, false,
-			[]string{"2 checked, 0 skipped: 1 live, 1 no answer."},
+			[]kms.ListedRotation{live, silent}, false,
+			[]string{"\n2 checked, 0 skipped: 1 live, 1 no answer.\n"},
 		},
-	} {
-		asked := &kms.ProbeRotationResponse{Asked: tt.asked, NotAsked: tt.skipped}
-		p, out := probing(t, "table", asked, "", answers(rotationsOf(tt.rows...)))
+		"without a target": {
+			[]kms.ListedRotation{live, lost}, false,
+			[]string{"skipped", "No target.", "\n1 checked, 1 skipped: 1 live.\n"},
+		},
+		"no longer skipped": {
+			[]kms.ListedRotation{live, missed}, false,
+			[]string{"skipped", "repeat the command", "\n1 checked, 1 skipped: 1 live.\n"},
+		},
+	}
+	for _, k := range kms.ProbeSkips {
+		row := before(func(r *kms.ListedRotation) { r.ProbeSkippedCode, r.ProbeSkipped = k.Code, "Cause: "+k.Text })
+		tests["skipped: "+k.Code] = results{
+			[]kms.ListedRotation{live, row},
+			!k.Unknown,
+			[]string{"skipped", "Cause: " + k.Text, "\n1 checked, 1 skipped: 1 live.\n"},
+		}
+	}
+	for name, tt := range tests {
+		p, out := probing(t, "table", &kms.ProbeRotationResponse{AskTime: now}, "", answers(rotationsOf(tt.rows...)))
 		if err := p.follow(time.Minute); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -103,6 +129,29 @@ func TestProbeResults(t *testing.T) {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%s: printed\n%swant %q", name, out, want)
 			}
+		}
+	}
+}
+
+// TestSkippedProbesAreDocumented verifies that the help of the command and docs/rotation.md have
+// each cause for which a credential is skipped, and the exit status that follows.
+func TestSkippedProbesAreDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "rotation.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	passing, failing, _ := strings.Cut((&rotationProbe{}).Help(), "The exit status is 1")
+	for _, k := range kms.ProbeSkips {
+		help, status := passing, 0
+		if k.Unknown {
+			help, status = failing, 1
+		}
+		if !strings.Contains(help, k.Text) {
+			t.Errorf("the help of the command lacks %q for the exit status %d", k.Text, status)
+		}
+		if row := fmt.Sprintf("| `%s` | %s | %d |\n", k.Code, k.Text, status); !strings.Contains(string(page), row) {
+			t.Errorf("docs/rotation.md lacks the row %s", row)
 		}
 	}
 }
@@ -155,7 +204,7 @@ func TestProbeWithoutAnswer(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "after 300ms: the server has answered at ") {
 		t.Errorf("a server that stops answering: %v", err)
 	}
-	if !strings.Contains(out.String(), "not asked yet") {
+	if !strings.Contains(out.String(), "\n0 checked, 0 skipped, 1 not asked yet.\n") {
 		t.Errorf("a server that stops answering: printed\n%s", out)
 	}
 	p, out = probing(t, "table", asked, "", gone)
