@@ -152,9 +152,9 @@ type PrepareTargetAccountsRequest struct {
 	// Databases are those in which the proof compares what both may do, at most 100; none means the
 	// target's, and up to 15 others with something of the accounts or their groups that they may open.
 	Databases []string `kms:"Database,flat,min=0,max=100,each=256"`
-	// AccountPassword is the password that AccountName has. With Apply it is required: it is stored
-	// in the secret. Without, it is needed where the target does not let its administrator read
-	// verifiers.
+	// AccountPassword is the password that AccountName has. With Apply it is stored in the secret, and
+	// required unless that has it from an earlier call. Without Apply, it is needed where the target
+	// does not let its administrator read verifiers.
 	AccountPassword sensitive.Value `kms:"AccountPassword,min=1,max=1024,bytes"`
 	// Apply does it; otherwise nothing is changed.
 	Apply bool `kms:"Apply,default=false"`
@@ -184,6 +184,9 @@ type PrepareTargetAccountsResponse struct {
 	// Statements are the statements that the target has executed or would execute, in order. Those
 	// of one database are executed as a whole or not at all.
 	Statements []TargetStatement `kms:"Statements,list=Statement"`
+	// Refused says why a call with Apply would be refused, such as another secret that rotates one of
+	// the accounts; empty for no known reason.
+	Refused string `kms:"Refused,omitempty"`
 	// Databases are those in which the two accounts have been compared and are equal; absent when they
 	// differ.
 	Databases []string `kms:"Databases,list=Database,omitempty"`

@@ -83,7 +83,7 @@ func prepareTargetAccounts(
 		return nil, fault.New(fault.Unsupported, "A target of kind %q cannot make two accounts from one.", t.Kind)
 	}
 	p := &preparation{Call: c, in: in, target: t, system: system, by: by}
-	if err := p.mayUndo(); err != nil {
+	if err := errors.Join(p.mayUndo(), p.knowPassword()); err != nil {
 		return nil, err
 	}
 	if err := p.admits(ctx, preparedAccounts(in)); err != nil {
@@ -99,7 +99,7 @@ func prepareTargetAccounts(
 	}
 	p.describe(plan)
 	if !in.Apply {
-		return p.out, nil
+		return p.out, p.mayClaim(plan)
 	}
 	if in.Undo {
 		return p.out, p.undo(ctx, plan)
@@ -160,6 +160,58 @@ func (p *preparation) mayUndo() error {
 		name, clone, p.target.Name, p.in.AccountName, name, name, fault.Text(release))
 }
 
+// knowPassword takes the password of the account from the secret, where an earlier call like this
+// one has stored it.
+func (p *preparation) knowPassword() error {
+	if !p.in.Apply || p.in.Undo || !p.in.AccountPassword.IsZero() {
+		return nil
+	}
+	s, ok, err := p.Snapshot.Secret(p.Account(), p.in.SecretName, p.At)
+	if err != nil {
+		return err
+	}
+	if !ok || s.Deleting() {
+		return fault.Required("AccountPassword")
+	}
+	list, err := p.pair(p.Snapshot, s)
+	if err == nil {
+		p.in.AccountPassword = list[0].Secret
+	}
+	return err
+}
+
+// mayClaim says in the answer to a call without Apply which other secret rotates one of the
+// accounts already, because a call with Apply is refused then. One that such a call has made is no
+// other.
+func (p *preparation) mayClaim(plan target.Plan) error {
+	if len(plan.Steps) == 0 || p.in.Undo {
+		return nil
+	}
+	for _, account := range []string{p.in.AccountName, p.in.CloneAccountName} {
+		name, err := rotating(p.Snapshot, p.Account(), p.target, account, p.At)
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			continue
+		}
+		r, _, err := p.Snapshot.Rotation(p.Account(), name)
+		if err != nil {
+			return err
+		}
+		if command, _ := continuing(r); command != "" {
+			continue
+		}
+		refusal := p.claimed(p.target, account, name)
+		if fault.KindOf(refusal) != fault.Exists {
+			return refusal
+		}
+		p.out.Refused = refusal.Error()
+		return nil
+	}
+	return nil
+}
+
 // undo removes the clone.
 func (p *preparation) undo(ctx context.Context, plan target.Plan) error {
 	if err := p.by.ApplyPlan(ctx, plan); err != nil {
@@ -201,8 +253,6 @@ func checkPreparation(in *kms.PrepareTargetAccountsRequest) error {
 		return fault.Required("SecretName")
 	case in.Apply && in.VersionID == "":
 		return fault.Required("VersionId")
-	case in.Apply && in.AccountPassword.IsZero():
-		return fault.Required("AccountPassword")
 	case !in.Apply && in.SecretName+in.VersionID != "":
 		return fault.Parameter("Apply", "SecretName and VersionId are for a call with Apply true; "+
 			"without it nothing is changed and no secret made.")
@@ -321,7 +371,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	proof, err := p.by.ProveAccounts(ctx, r, one, other)
 	switch {
 	case target.ClassOf(err) == target.Denied && err != nil:
-		p.staysPaused(p.said(err))
+		p.staysPaused(append([]string{p.said(err)}, p.causes(ctx)...)...)
 		return p.unfinished(ctx, target.TextForCaller(err))
 	case err != nil:
 		return p.ends(ctx, err, ". All is set up but not proven; repeat the call to prove it.")
@@ -355,9 +405,23 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	return err
 }
 
-func (p *preparation) staysPaused(why string) {
-	p.out.Findings = append(p.out.Findings, why,
+func (p *preparation) staysPaused(why ...string) {
+	p.out.Findings = append(append(p.out.Findings, why...),
 		"the rotation of secret "+p.in.SecretName+" stays paused; fix this and repeat the call")
+}
+
+// causes returns what a check finds that can make two logins unequal, such as a policy that reads
+// session_user, and the command that shows all. A check that fails leaves only that.
+func (p *preparation) causes(ctx context.Context) (list []string) {
+	check, _, err := p.check(ctx)
+	if err != nil {
+		check = rotation.Check{}
+	}
+	unagreed, _ := rotation.Unagreed(check.Findings, target.Double, nil)
+	for _, f := range unagreed {
+		list = append(list, "the cause may be "+f.Code+": "+f.Text)
+	}
+	return append(list, fault.Command("rotation check", p.in.SecretName)+" shows all findings")
 }
 
 // ends returns the error of a call that ends before the accounts are proven, and stores why the
@@ -383,13 +447,25 @@ func (p *preparation) notPrepared(why string) *rotation.Check {
 		Account: p.in.CloneAccountName,
 		Text: "The accounts are not prepared, because prepare-accounts is not finished: " +
 			fault.Named(why, p.in.SecretName) + ".",
-		Fix: p.command() + continues,
+		Fix: p.command() + continues + gives + p.givingUp() + ".",
 	}}}.Bounded()
 	return &check
 }
 
-// continues follows the command in the fix of the finding of notPrepared.
-const continues = " continues."
+// continues follows the command in the fix of the finding of notPrepared, and gives comes before
+// those that give up.
+const (
+	continues = " continues."
+	gives     = " To give up: "
+)
+
+// givingUp returns the commands that remove what the call has made: the secret, and then the clone,
+// which the secret keeps.
+func (p *preparation) givingUp() string {
+	return fault.Command("secret delete", p.in.SecretName, "--now") + ", then " +
+		fault.Command("target prepare-accounts", p.target.Name,
+			"--account="+p.in.AccountName, "--clone="+p.in.CloneAccountName, "--undo", "--apply")
+}
 
 // command returns the command that repeats the call.
 func (p *preparation) command() string {
@@ -400,28 +476,30 @@ func (p *preparation) command() string {
 	for _, name := range p.in.Databases {
 		flags = append(flags, "--database="+name)
 	}
-	flags = append(flags, "--secret="+p.in.SecretName)
-	if p.in.VersionID != "v1" { // the default of the command
-		flags = append(flags, "--version="+p.in.VersionID)
-	}
-	return fault.Command("target prepare-accounts", p.target.Name, append(flags, "--apply")...)
+	flags = append(flags, "--secret="+p.in.SecretName, "--version="+p.in.VersionID, "--apply")
+	return fault.Command("target prepare-accounts", p.target.Name, flags...)
 }
 
-// continuing returns the command that completes the preparation of the accounts of r; empty if
-// there is none to complete.
-func continuing(r rotation.Record) string {
+// continuing returns the command that completes the preparation of the accounts of r, and those
+// that give it up; empty if there is none to complete.
+func continuing(r rotation.Record) (command, giveUp string) {
 	if r.Check == nil {
-		return ""
+		return "", ""
 	}
 	i := slices.IndexFunc(r.Check.Findings, isNotPrepared)
 	if i < 0 {
-		return ""
+		return "", ""
 	}
-	return strings.TrimSuffix(r.Check.Findings[i].Fix, continues)
+	command, giveUp, _ = strings.Cut(r.Check.Findings[i].Fix, continues+gives)
+	return strings.TrimSuffix(command, continues), strings.TrimSuffix(giveUp, ".")
 }
 
+// codeNoAccount is the code with which targets report that there is no such account.
+const codeNoAccount = "no-such-account"
+
 // keepingNotPrepared returns a check that replaces an earlier one; either is nil for none. It keeps
-// the finding that the accounts are not proven equal yet.
+// the finding that the accounts are not proven equal yet, which says how the second one is made. So
+// that there is none yet is no finding of its own.
 func keepingNotPrepared(before, check *rotation.Check) *rotation.Check {
 	if before == nil {
 		return check
@@ -434,7 +512,10 @@ func keepingNotPrepared(before, check *rotation.Check) *rotation.Check {
 	if check != nil {
 		kept = *check
 	}
-	kept.Findings = append([]target.Finding{before.Findings[i]}, kept.Findings...)
+	same := func(f target.Finding) bool {
+		return f.Code == codeNoAccount && f.Account == before.Findings[i].Account
+	}
+	kept.Findings = append(before.Findings[i:i+1:i+1], slices.DeleteFunc(slices.Clone(kept.Findings), same)...)
 	kept = kept.Bounded()
 	return &kept
 }
@@ -560,38 +641,47 @@ func (p *preparation) pause() *rotation.Pause {
 // created, and pauses its rotation if that was resumed since. A secret that has been rotated
 // since, or that another call created, is refused.
 func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credential) (target.Credential, error) {
-	none := target.Credential{}
-	refusal := fault.New(fault.Exists,
+	list, err := p.pair(tx, s)
+	switch {
+	case err != nil:
+		return target.Credential{}, err
+	case !list[0].Secret.Equal(one.Secret):
+		return target.Credential{}, otherSecret(s)
+	}
+	return list[1], p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
+		r.Check = p.notPrepared(interrupted) // what an earlier call has met may be over
+		return r.WithPause(p.pause())
+	})
+}
+
+func otherSecret(s secret.Secret) error {
+	return fault.New(fault.Exists,
 		"Secret %q exists and does not come from an interrupted call with these parameters. Choose another name.", s.Name)
+}
+
+// pair returns the two credentials in a secret that an earlier call like this one has created.
+func (p *preparation) pair(tx *store.Tx, s secret.Secret) ([]target.Credential, error) {
 	v, ok := s.Versions[p.in.VersionID]
 	if !ok ||
 		s.Stages[secret.Current] != v.ID ||
 		len(s.Versions) > 1 ||
 		s.TargetName() != p.target.Name ||
 		!s.BoundTo(p.target.ID) {
-		return none, refusal
+		return nil, otherSecret(s)
 	}
 	r, err := p.rotationOf(tx, s)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	if r.State != rotation.Idle {
-		return none, refusal
+		return nil, otherSecret(s)
 	}
 	list, _, err := credentials(p.Env, tx, s, v)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
-	if len(list) != 2 ||
-		list[0].Account != one.Account ||
-		!list[0].Secret.Equal(one.Secret) ||
-		list[1].Account != p.in.CloneAccountName {
-		return none, refusal
+	if len(list) != 2 || list[0].Account != p.in.AccountName || list[1].Account != p.in.CloneAccountName {
+		return nil, otherSecret(s)
 	}
-	return list[1], p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
-		if continuing(r) == "" {
-			r.Check = p.notPrepared(interrupted)
-		}
-		return r.WithPause(p.pause())
-	})
+	return list, nil
 }

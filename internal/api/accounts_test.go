@@ -65,7 +65,7 @@ type preparing struct {
 }
 
 func (p *preparing) PlanAccounts(_ context.Context, r target.PlanRequest) (target.Plan, error) {
-	return target.Plan{Request: r, Owner: r.Account}, nil
+	return target.Plan{Request: r, Owner: r.Account, Steps: []target.PlanStep{{Statements: []string{"CREATE"}}}}, nil
 }
 
 func (p *preparing) ApplyPlan(context.Context, target.Plan) error {
@@ -99,6 +99,8 @@ func TestResumeOfAPreparation(t *testing.T) {
 	t.Parallel()
 	const command = "keyturn target prepare-accounts two --account=app '--clone=the clone' --owner=app " +
 		"--database=shop --secret=pair --version=first --apply"
+	const giveUp = " To give up: keyturn secret delete pair --now, then keyturn target prepare-accounts two " +
+		"--account=app '--clone=the clone' --undo --apply."
 	for name, change := range map[string]func(r *rotation.Record){
 		"paused by the call":         func(*rotation.Record) {},
 		"paused by an operator, too": func(r *rotation.Record) { *r = r.WithPause(&rotation.Pause{By: "operator"}) },
@@ -114,7 +116,7 @@ func TestResumeOfAPreparation(t *testing.T) {
 		w.refused(t, kms.CodeResourceInUse, "repeat the call to continue", "PrepareTargetAccounts", in...)
 		w.put(t, "pair", func(_ *secret.Secret, r *rotation.Record) { change(r) })
 		out := w.check(t, "pair")
-		if out.Verdict != "impossible" || out.Findings[0].Fix != command+" continues." {
+		if out.Verdict != "impossible" || out.Findings[0].Fix != command+" continues."+giveUp {
 			t.Errorf("%s: a check: %s, %+v", name, out.Verdict, out.Findings)
 		}
 		d := w.describe(t, "pair")
@@ -124,8 +126,7 @@ func TestResumeOfAPreparation(t *testing.T) {
 				t.Errorf("%s: the pause says %q", name, line)
 			}
 		}
-		w.refused(t, kms.CodeResourceInUse, command+" continues that; keyturn secret delete pair --now gives it up.",
-			"ResumeRotation", "SecretName", "pair")
+		w.refused(t, kms.CodeResourceInUse, command+" continues that."+giveUp, "ResumeRotation", "SecretName", "pair")
 		p.refused = nil
 		if out := w.must(t, "PrepareTargetAccounts", in...).(*kms.PrepareTargetAccountsResponse); !out.Proven {
 			t.Errorf("%s: the repeated call: %+v", name, out)
@@ -196,5 +197,80 @@ func TestUnfinishedPreparation(t *testing.T) {
 		if r := w.describe(t, "pair"); r.Paused || slices.ContainsFunc(r.CheckFindings, unfinished) {
 			t.Errorf("%s: once proven: paused %t, %+v", name, r.Paused, r.CheckFindings)
 		}
+	}
+}
+
+// prepare is a call with further parameters.
+func prepare(further ...string) []string {
+	return append([]string{
+		"TargetName", "two", "AccountName", "app", "CloneAccountName", "app_clone", "Apply", "true",
+		"SecretName", "pair", "VersionId", "first",
+	}, further...)
+}
+
+var withPassword = []string{"AccountPassword", "the-applications-password"}
+
+// TestRepeatedPreparation verifies that a call that is repeated takes the password from the secret,
+// and that until it ends nothing says what an earlier one has met.
+func TestRepeatedPreparation(t *testing.T) {
+	t.Parallel()
+	w, p := preparation(t)
+	w.refused(t, kms.CodeMissingParameter, "AccountPassword", "PrepareTargetAccounts", prepare()...)
+	p.refused = target.Failed(target.Denied, "", "permission denied to set parameter")
+	w.refused(t, kms.CodeResourceInUse, "permission denied", "PrepareTargetAccounts", prepare(withPassword...)...)
+	p.refused = nil
+	p.applying = func() { // where a crash would end the call
+		if f := w.describe(t, "pair").CheckFindings[0]; strings.Contains(f.Text, "permission denied") ||
+			!strings.Contains(f.Text, "was interrupted") {
+			t.Errorf("while the repeated call runs: %s", f.Text)
+		}
+	}
+	if out := w.must(t, "PrepareTargetAccounts", prepare()...).(*kms.PrepareTargetAccountsResponse); !out.Proven {
+		t.Errorf("the repeated call without the password: %+v", out)
+	}
+}
+
+// TestUnequalAccounts verifies that a call whose accounts differ names what a check finds, and that
+// a check shows no second way to make an account that the call makes.
+func TestUnequalAccounts(t *testing.T) {
+	t.Parallel()
+	w, p := preparation(t)
+	p.unproven = target.Failed(target.Denied, "", "they differ in rows of app.tenants")
+	p.says(nil,
+		target.Finding{
+			Code:       "session-user",
+			Verdict:    target.NeedsConsent,
+			Consent:    "session-user",
+			Strategies: []target.Strategy{target.Double},
+			Text:       "A policy reads session_user.",
+		},
+		target.Finding{Code: "no-such-account", Verdict: target.Impossible, Account: "app_clone", Text: "No role."})
+	out := w.must(t, "PrepareTargetAccounts", prepare(withPassword...)...).(*kms.PrepareTargetAccountsResponse)
+	if text := strings.Join(out.Findings, "\n"); !strings.Contains(text, "session-user: A policy reads session_user.") ||
+		!strings.Contains(text, "keyturn rotation check pair shows") {
+		t.Errorf("the accounts differ:\n%s", text)
+	}
+	checked := w.check(t, "pair")
+	if slices.ContainsFunc(checked.Findings, func(f kms.RotationFinding) bool { return f.Code == "no-such-account" }) {
+		t.Errorf("findings: %+v", checked.Findings)
+	}
+}
+
+// TestPlanOfATakenAccount verifies that a call without Apply says that one with it is refused,
+// because another secret rotates the account.
+func TestPlanOfATakenAccount(t *testing.T) {
+	t.Parallel()
+	w, _ := preparation(t)
+	look := []string{"TargetName", "two", "AccountName", "app", "CloneAccountName", "app_clone"}
+	if out := w.must(t, "PrepareTargetAccounts", look...).(*kms.PrepareTargetAccountsResponse); out.Refused != "" {
+		t.Errorf("nothing rotates it: %s", out.Refused)
+	}
+	w.must(t, "CreateSecret", "SecretName", "taken", "SecretData",
+		`{"username":"app","password":"the-applications-password"}`, "VersionId", "v1")
+	w.must(t, "ConfigureRotation", "SecretName", "taken", "TargetName", "two")
+	out := w.must(t, "PrepareTargetAccounts", look...).(*kms.PrepareTargetAccountsResponse)
+	if !strings.Contains(out.Refused, `is rotated by secret "taken" already`) ||
+		!strings.Contains(out.Refused, "keyturn rotation detach taken") {
+		t.Errorf("another secret rotates it: %q", out.Refused)
 	}
 }

@@ -24,7 +24,7 @@ func pausesAt(all []kms.RotationPause, t store.Target) []kms.RotationPause {
 func pausesOf(all []kms.RotationPause, t store.Target, r rotation.Record) []kms.RotationPause {
 	list := withPause(pausesAt(all, t), kms.PausedSecret, r.Paused, r.Pause)
 	if r.Paused {
-		list[len(list)-1].Continue = continuing(r)
+		list[len(list)-1].Continue, _ = continuing(r)
 	}
 	return list
 }

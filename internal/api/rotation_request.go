@@ -124,9 +124,12 @@ func (c *Call) pause(ctx context.Context, in *kms.PauseRotationRequest, p *rotat
 			if err != nil {
 				return false, err
 			}
-			if command := continuing(r); p == nil && command != "" {
+			if command, giveUp := continuing(r); p == nil && command != "" {
+				if giveUp == "" { // an earlier release has stored the check
+					giveUp = fault.Command("secret delete", s.Name, "--now")
+				}
 				return false, fault.New(fault.InUse, "The accounts of secret %q are not prepared, so its rotation stays "+
-					"paused. %s continues that; keyturn secret delete %s --now gives it up.", s.Name, fault.Text(command), s.Name)
+					"paused. %s continues that. To give up: %s.", s.Name, fault.Text(command), fault.Text(giveUp))
 			}
 			_, err = c.planWith(tx, s, r.WithPause(p))
 			return r.Paused, err

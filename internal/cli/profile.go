@@ -132,7 +132,7 @@ type profileSet struct {
 }
 
 func (c *profileSet) Run(e *env) error {
-	secret, err := e.readLine("", "Access key secret: ")
+	secret, err := e.readLine(source{prompt: "Access key secret: "})
 	if err != nil {
 		return err
 	}

@@ -17,17 +17,21 @@ import (
 
 const maxValue = 30720 // bytes of a secret value
 
+// source says where a value comes from: file, if it is not empty, or else a pipe or a terminal,
+// which shows prompt. flag is the flag that names file; empty for none.
+type source struct{ file, flag, prompt string }
+
 // readValue reads a value from a file, from a pipe, or from a terminal without showing it. A file
 // is taken as it is, and so is a pipe unless it has one line alone: its line end is not part of the
 // value, which a note on standard error says. raw takes a pipe as it is, too.
-func (e *env) readValue(file, prompt string, raw bool) (sensitive.Value, error) {
+func (e *env) readValue(from source, raw bool) (sensitive.Value, error) {
 	var data []byte
 	var err error
 	switch f, ok := e.stdin.(*os.File); {
-	case file != "":
-		data, err = os.ReadFile(file)
+	case from.file != "":
+		data, err = os.ReadFile(from.file)
 	case ok && term.IsTerminal(int(f.Fd())):
-		fmt.Fprint(e.stderr, prompt)
+		fmt.Fprint(e.stderr, from.prompt)
 		data, err = term.ReadPassword(int(f.Fd()))
 		fmt.Fprintln(e.stderr)
 	default:
@@ -41,7 +45,11 @@ func (e *env) readValue(file, prompt string, raw bool) (sensitive.Value, error) 
 	case err != nil:
 		return sensitive.Value{}, fmt.Errorf("read the value: %w", err)
 	case len(data) == 0:
-		return sensitive.Value{}, errors.New("the value is empty; give it on standard input or with --file")
+		text := "the value is empty; give it on standard input"
+		if from.flag != "" {
+			text += " or with " + from.flag
+		}
+		return sensitive.Value{}, errors.New(text)
 	case len(data) > maxValue:
 		return sensitive.Value{}, fmt.Errorf("the value is larger than %d bytes", maxValue)
 	case !utf8.Valid(data):
@@ -52,8 +60,8 @@ func (e *env) readValue(file, prompt string, raw bool) (sensitive.Value, error) 
 
 // readLine reads a credential of one line, such as a password, and returns it without its line end,
 // also from a file: editors end each line.
-func (e *env) readLine(file, prompt string) (sensitive.Value, error) {
-	value, err := e.readValue(file, prompt, true)
+func (e *env) readLine(from source) (sensitive.Value, error) {
+	value, err := e.readValue(from, true)
 	if err != nil {
 		return value, err
 	}

@@ -186,9 +186,15 @@ func (c *rotationConfigure) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	next := "by hand only; " + fault.Command("rotation rotate", out.SecretName) + " does it"
+	next := "by hand only"
 	if !out.NextRotationDate.IsZero() {
 		next = "next at " + when(out.NextRotationDate)
+	}
+	switch {
+	case len(out.Pauses) > 0:
+		next += "; " + pauseLine(out.Pauses[0], out.SecretName, out.TargetName)
+	case out.NextRotationDate.IsZero():
+		next += "; " + fault.Command("rotation rotate", out.SecretName) + " does it"
 	}
 	err = e.done(out, "%s is rotated at target %s, %s.", out.SecretName, out.TargetName, next)
 	if err != nil || e.json() {

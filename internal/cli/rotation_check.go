@@ -86,7 +86,7 @@ const notForSecret = "strategy-not-for-secret"
 func printConsent(e *env, out *kms.CheckRotationResponse) error {
 	var missing []string
 	for _, s := range out.Strategies {
-		if s.Strategy == out.Strategy {
+		if s.Strategy == out.Strategy && s.Verdict != kms.VerdictImpossible { // something else comes first there
 			missing = s.Consents
 		}
 	}

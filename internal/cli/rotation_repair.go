@@ -68,7 +68,7 @@ func (c *rotationRepair) request(e *env, action string) (in *kms.RepairRotationR
 		question := fmt.Sprintf("Give the target the stored credential of %s, over what it has now?", c.Name)
 		return in, e.confirm(question)
 	case action == "adopt":
-		if in.SecretData, err = e.readValue(dashless(c.Adopt), "Value: ", false); err != nil {
+		if in.SecretData, err = e.readValue(source{dashless(c.Adopt), "--adopt", "Value: "}, false); err != nil {
 			return in, err
 		}
 		if in.VersionID == "" {

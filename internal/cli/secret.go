@@ -177,7 +177,7 @@ func (*secretPut) Help() string {
 
 // Run stores a version, and makes the secret when there is none.
 func (c *secretPut) Run(e *env) error {
-	value, err := e.readValue(c.File, "Value: ", c.Raw)
+	value, err := e.readValue(source{c.File, "--file", "Value: "}, c.Raw)
 	if err != nil {
 		return err
 	}

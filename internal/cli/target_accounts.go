@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -19,7 +20,7 @@ type targetPrepareAccounts struct {
 	Undo     bool     `help:"Remove the clone again; its objects go to the account. No secret may rotate it."`
 	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`
 	Version  string   `help:"With --apply: ID of its first version." placeholder:"ID" default:"v1"`
-	Password string   `name:"password-file" help:"Its password (standard input)." placeholder:"FILE" type:"path"`
+	Password string   `name:"password-file" help:"Its password (in the secret, or stdin)." placeholder:"FILE" type:"path"`
 }
 
 func (c *targetPrepareAccounts) Run(e *env) error {
@@ -44,17 +45,11 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 	case c.Apply:
 		in.VersionID = c.Version
 	}
-	if !c.Undo && (c.Apply || c.Password != "") {
-		var err error
-		if in.AccountPassword, err = e.readLine(c.Password, "Password of "+c.Account+": "); err != nil {
-			return err
-		}
-	}
 	client, err := e.connect()
 	if err != nil {
 		return err
 	}
-	out, err := client.PrepareTargetAccounts(e.ctx, in)
+	out, err := c.call(e, client, in)
 	if err != nil {
 		return err
 	}
@@ -65,6 +60,24 @@ func (c *targetPrepareAccounts) Run(e *env) error {
 		return coded{exitFailed, ""}
 	}
 	return nil
+}
+
+// call makes the call. It asks for the password only if the secret does not have it from an earlier
+// call.
+func (c *targetPrepareAccounts) call(
+	e *env, client *kms.Client, in *kms.PrepareTargetAccountsRequest,
+) (out *kms.PrepareTargetAccountsResponse, err error) {
+	if c.Password == "" {
+		out, err = client.PrepareTargetAccounts(e.ctx, in)
+		if !c.Apply || !errors.Is(err, kms.ErrMissingParameter) {
+			return out, err
+		}
+	}
+	in.AccountPassword, err = e.readLine(source{c.Password, "--password-file", "Password of " + c.Account + ": "})
+	if err != nil {
+		return nil, err
+	}
+	return client.PrepareTargetAccounts(e.ctx, in)
 }
 
 func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResponse) error {
@@ -101,8 +114,10 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 			within(out.Databases))
 	case out.Applied:
 		fmt.Fprintf(e.stdout, "Done, but the logins are not equal.\n")
-	case len(out.Statements) == 0:
+	case len(out.Statements) == 0 && out.Refused == "":
 		fmt.Fprintf(e.stdout, "Nothing was changed, and nothing has to be: %s acts as %s already.\n", c.Clone, c.Account)
+	case out.Refused != "":
+		fmt.Fprintf(e.stdout, "Nothing was changed, and --apply would be refused: %s\n", out.Refused)
 	default:
 		fmt.Fprintf(e.stdout, "Nothing was changed; --apply --secret NAME does it.\n")
 	}

@@ -12,15 +12,21 @@ import (
 func TestPreparedButNotProven(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		databases []string
-		want      string
+		answer kms.PrepareTargetAccountsResponse
+		want   string
 	}{
-		{[]string{"shop"}, "Done. Both logins are shown to be equal in database shop, but a rotation is not possible yet.\n"},
-		{nil, "Done, but the logins are not equal.\n"},
+		{
+			kms.PrepareTargetAccountsResponse{Applied: true, Databases: []string{"shop"}},
+			"Done. Both logins are shown to be equal in database shop, but a rotation is not possible yet.\n",
+		},
+		{kms.PrepareTargetAccountsResponse{Applied: true}, "Done, but the logins are not equal.\n"},
+		{
+			kms.PrepareTargetAccountsResponse{Refused: "Another secret rotates it."},
+			"Nothing was changed, and --apply would be refused: Another secret rotates it.\n",
+		},
 	} {
 		var out bytes.Buffer
-		err := (&targetPrepareAccounts{}).print(&env{globals: globals{Output: "table"}, stdout: &out},
-			&kms.PrepareTargetAccountsResponse{Applied: true, Databases: tt.databases})
+		err := (&targetPrepareAccounts{}).print(&env{globals: globals{Output: "table"}, stdout: &out}, &tt.answer)
 		if err != nil || out.String() != tt.want {
 			t.Errorf("printed %q, %v; want %q", out.String(), err, tt.want)
 		}

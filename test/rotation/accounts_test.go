@@ -287,10 +287,17 @@ func TestPrepareAccountsCommand(t *testing.T) {
 	if code, out := keyturn("", "--apply"); code != 2 || !strings.Contains(out, "--apply needs --secret") {
 		t.Errorf("without a secret, %d: %s", code, out)
 	}
+	if code, out := keyturn("", "--apply", "--secret", "db"); code != 1 ||
+		!strings.Contains(out, "give it on standard input or with --password-file") {
+		t.Errorf("without a password, %d: %s", code, out)
+	}
 	if code, out := keyturn(d.app.AccountPassword, "--apply", "--secret", "db"); code != 0 ||
 		!strings.Contains(out, "equal in database postgres. Secret db has their credentials") ||
 		strings.Contains(out, d.app.AccountPassword) {
 		t.Errorf("applied, %d:\n%s", code, out)
+	}
+	if code, out := keyturn("", "--apply", "--secret", "db"); code != 0 || !strings.Contains(out, "shown to be equal") {
+		t.Errorf("repeated without the password, %d:\n%s", code, out)
 	}
 	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "nothing has to be") ||
 		strings.Contains(out, "--apply") {
