@@ -58,6 +58,7 @@ var outlives = map[string]bool{
 	"Overdue":        true,
 	"Interrupted":    false,
 	"Quarantine":     false,
+	"Foreign":        false,
 	"PreviousDeadAt": false,
 	"Then":           false,
 	"Health":         true,

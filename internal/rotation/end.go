@@ -103,9 +103,12 @@ func (r Record) endGrace(now time.Time) Record {
 
 func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
+	case Evicting: // nothing is sent to the new credential, and nothing has failed
+		r.Foreign = e.Text
+		return r, true
 	case Retired:
 		r = r.done(now)
-		r.Reason = e.Text
+		r.Foreign = e.Text
 		return r, true
 	case Unready:
 		return r.keepsBase(e, now), true

@@ -66,6 +66,7 @@ const (
 	Expired    EventKind = "grace-over"
 	Awaiting   EventKind = "waiting-for-consumers"
 	Overran    EventKind = "grace-limit-reached"
+	Evicting   EventKind = "evicting"
 	Retired    EventKind = "retired"
 	Reverted   EventKind = "reverted"
 	Failed     EventKind = "failed"
@@ -134,6 +135,11 @@ var events = []eventRow{
 		Overran, RecordedOnce,
 		"the grace period has reached its limit, though consumers hold the previous credential",
 		"grace limit reached",
+	},
+	{
+		Evicting, RecordedTwice,
+		"another password of the account of the previous credential is about to be removed",
+		"",
 	},
 	{Retired, RecordedTwice, "the target no longer accepts the previous credential", "old credential retired"},
 	{Reverted, RecordedOnce, "the target no longer accepts the candidate", "taken back"},

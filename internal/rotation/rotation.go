@@ -156,6 +156,9 @@ type Record struct {
 	Interrupted *Interrupted `json:"interrupted,omitempty"`
 	// Quarantine is, in Undoing, the quarantine out of which the undo began; nil for none.
 	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	// Foreign says in sentences which password that Keyturn did not set the account of the previous
+	// credential has, or had.
+	Foreign string `json:"foreign,omitempty"`
 	// PreviousDeadAt is when the target rejected the previous credential; zero if it has not. Only
 	// texts use it: they stop advising an undo.
 	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
@@ -441,12 +444,25 @@ func (r Record) Restored(now time.Time) Record {
 }
 
 // Why returns in words why the rotation is where it is, when something is wrong; of one that has
-// ended also why the credential in use could not be checked.
+// ended also why the credential in use could not be checked. A password that Keyturn did not set
+// comes after that.
 func (r Record) Why() string {
-	if r.Reason == "" && r.Probeable() && r.Health.Text != "" && r.Health.Text != waitsForLogin {
-		return "The last check of the credential in use decided nothing: " + r.Health.Text + "."
+	why := r.Reason
+	if why == "" && r.Probeable() && r.Health.Text != "" && r.Health.Text != waitsForLogin {
+		why = "The last check of the credential in use decided nothing: " + r.Health.Text + "."
 	}
-	return r.Reason
+	return sentences(why, r.Foreign)
+}
+
+// sentences joins texts that are not empty; each ends with a period then.
+func sentences(texts ...string) string {
+	var list []string
+	for _, text := range texts {
+		if text = strings.TrimSuffix(text, "."); text != "" {
+			list = append(list, text+".")
+		}
+	}
+	return strings.Join(list, " ")
 }
 
 // OwnUsers is the name of the target of secrets with access keys of this service itself. It is not

@@ -222,6 +222,7 @@ func TestTokensAreStable(t *testing.T) {
 		"grace-over":            "RotationGraceOver",
 		"waiting-for-consumers": "RotationWaitingForConsumers",
 		"grace-limit-reached":   "RotationGraceLimitReached",
+		"evicting":              "RotationEvicting",
 		"retired":               "RotationRetired",
 		"reverted":              "RotationReverted",
 		"failed":                "RotationFailed",
@@ -248,7 +249,9 @@ func TestTokensAreStable(t *testing.T) {
 	for k := range pinned {
 		t.Errorf("the event %s is gone", k)
 	}
-	durable := []rotation.EventKind{rotation.Stored, rotation.Sending, rotation.Promoted, rotation.Retired}
+	durable := []rotation.EventKind{
+		rotation.Stored, rotation.Sending, rotation.Promoted, rotation.Evicting, rotation.Retired,
+	}
 	for _, k := range rotation.EventKinds() {
 		if (k.Recording() == rotation.RecordedTwice) != slices.Contains(durable, k) {
 			t.Errorf("%s is recorded before and after: %t", k, k.Recording() == rotation.RecordedTwice)
@@ -279,7 +282,7 @@ func TestStepsBeforeTokens(t *testing.T) {
 	want := rotation.EventKinds()
 	want = slices.DeleteFunc(want, func(k rotation.EventKind) bool {
 		newer := k == rotation.Proven || k == rotation.Unready || k == rotation.CopiesLate || k == rotation.Denied
-		return newer || k == rotation.Overdue // which was never a step
+		return newer || k == rotation.Evicting || k == rotation.Overdue // which was never a step
 	})
 	slices.Sort(want)
 	if got = slices.Compact(got); !slices.Equal(got, want) {

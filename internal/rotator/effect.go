@@ -2,7 +2,6 @@ package rotator
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
@@ -165,61 +164,61 @@ func (w *worker) verifyBase(
 // retire makes the base useless, after a login with the candidate has succeeded where one is
 // needed.
 func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
-	e, ready := rotation.Event{}, !t.Record.NeedsCandidate()
-	if !ready {
-		e, ready = w.logsIn(ctx, t, system, change.New)
+	if e, ready := w.mayRetire(ctx, t, system, change); !ready {
+		return w.move(ctx, t, e, nil)
 	}
-	if !ready {
-		known := make([]target.Liveness, 1)
-		err := w.within(ctx, func(ctx context.Context) error {
-			return inspect(ctx, system, []target.Credential{change.New}, known)
-		})
-		if !rotation.MayRetire(e, answerOf(t, err), known[0]) {
-			return w.move(ctx, t, e, nil)
+	var e rotation.Event
+	for range rotation.MaxEvictions {
+		answer, found, err := w.retireOrEvict(ctx, t, system, change)
+		if err != nil {
+			return false, err
 		}
-	}
-	left, err := w.evict(ctx, t, system, change)
-	if errors.Is(err, api.ErrMoved) {
-		return false, err
-	}
-	if err == nil {
-		err = w.within(ctx, func(ctx context.Context) error { return system.Retire(ctx, change) })
-	}
-	e = rotation.After(rotation.Retired, answerOf(t, err))
-	if err == nil {
-		e.Text = left
+		e = rotation.AfterRetiring(t.Record, answer, found)
+		if !answer.OK || !t.Record.Evicts(found) {
+			break
+		}
 	}
 	return w.move(ctx, t, e, nil)
 }
 
-// evict removes, in an emergency, a password that the account of the previous credential has in its
-// place. It returns what was found and done, in sentences.
-func (w *worker) evict(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (string, error) {
+// mayRetire reports whether the base may be made useless, and returns the event if it may not.
+func (w *worker) mayRetire(
+	ctx context.Context, t *api.Turn, system target.Target, change target.Change,
+) (e rotation.Event, ready bool) {
+	if !t.Record.NeedsCandidate() {
+		return e, true
+	}
+	if e, ready = w.logsIn(ctx, t, system, change.New); ready {
+		return e, true
+	}
+	known := make([]target.Liveness, 1)
+	err := w.within(ctx, func(ctx context.Context) error {
+		return inspect(ctx, system, []target.Credential{change.New}, known)
+	})
+	return e, rotation.MayRetire(e, answerOf(t, err), known[0])
+}
+
+// retireOrEvict asks the target to retire the base. found is another password of its account: an
+// emergency removes it, and stores that before. err is one of the store.
+func (w *worker) retireOrEvict(
+	ctx context.Context, t *api.Turn, system target.Target, change target.Change,
+) (answer rotation.Answer, found target.Foreign, err error) {
 	evictor, ok := system.(target.Evictor)
 	if !ok || change.Strategy != target.Double {
-		return "", nil
+		err := w.within(ctx, func(ctx context.Context) error { return system.Retire(ctx, change) })
+		return answerOf(t, err), found, nil
 	}
-	var found target.Foreign
-	err := w.within(ctx, func(ctx context.Context) (err error) {
-		found, err = evictor.Replaced(ctx, change)
-		return err
-	})
-	urgent := t.Record.Trigger == rotation.Emergency
-	switch {
-	case err != nil || found.Mark == "" && !urgent:
-		return "", err
-	case found.Mark == "" || !urgent:
-		return found.Text, nil
+	var stored error
+	decide := func(ctx context.Context, f target.Foreign) (bool, error) {
+		found = f
+		if !t.Record.Evicts(f) {
+			return false, nil
+		}
+		_, stored = w.move(ctx, t, rotation.BeforeEvicting(), nil)
+		return stored == nil, stored
 	}
-	// This engine still leads, so no later rotation has given the account that password.
-	r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record { return r })
-	if err != nil {
-		return "", err
-	}
-	t.Record = r
-	err = w.within(ctx, func(ctx context.Context) error { return evictor.Evict(ctx, change, found) })
-	return "The account of the previous credential had another password, which was removed. The sessions " +
-		"that it still has open can set one again: end them.", err
+	said := w.within(ctx, func(ctx context.Context) error { return evictor.RetireOrEvict(ctx, change, decide) })
+	return answerOf(t, said), found, stored
 }
 
 func (w *worker) clear(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {

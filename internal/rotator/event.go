@@ -46,5 +46,8 @@ func (w *worker) report(t *api.Turn, r rotation.Record, e rotation.Event) {
 		out.Took = r.PromotedAt.Sub(r.StartedAt)
 		log.Info("a credential was rotated", "took", out.Took.Round(time.Millisecond).String())
 	}
+	if e.Kind == rotation.Evicting {
+		log.Warn("the account of a leaked credential has another password, which is removed: end its sessions")
+	}
 	w.rotator.config.Observe.Moved(out)
 }

@@ -13,9 +13,7 @@ package target
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"io"
-	"strings"
 
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -126,35 +124,6 @@ type Reverter interface {
 	// Revert undoes what an attempt at c may have left. The engine calls it before it gives a change
 	// up, when c.New is known not to be accepted.
 	Revert(ctx context.Context, c Change) error
-}
-
-// Evictor is a target whose accounts may change their own password. The holder of a leaked
-// credential may have done so before an emergency, and Retire leaves a password alone that it does
-// not know. Both methods are for [Double].
-type Evictor interface {
-	// Replaced returns the password that the account of c.Old has in place of c.Old; zero for none.
-	Replaced(ctx context.Context, c Change) (Foreign, error)
-	// Evict removes that password, unless the account has another one by now: a later rotation may
-	// have given it one. Evict is idempotent.
-	Evict(ctx context.Context, c Change, f Foreign) error
-}
-
-// Foreign is a password that Keyturn did not set.
-type Foreign struct {
-	// Mark is equal for equal passwords and no secret: a hash of what the target stores. It is empty
-	// where that is not known, or where the password may be another application's.
-	Mark string
-	// Text says in sentences what was found, and how an operator removes it.
-	Text string
-}
-
-// IsZero reports whether there is none.
-func (f Foreign) IsZero() bool { return f.Mark == "" && f.Text == "" }
-
-// MarkOf returns the mark of what a target stores.
-func MarkOf(stored ...string) string {
-	sum := sha256.Sum256([]byte("keyturn foreign password\x00" + strings.Join(stored, "\x00")))
-	return hex.EncodeToString(sum[:])
 }
 
 // Tester is a target that can try its administrator's login and rights.

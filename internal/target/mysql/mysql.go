@@ -129,6 +129,12 @@ func (t *my) Apply(ctx context.Context, c target.Change) error {
 
 // Retire removes exactly Old's password from its account.
 func (t *my) Retire(ctx context.Context, c target.Change) error {
+	return t.RetireOrEvict(ctx, c, target.EvictNothing)
+}
+
+// RetireOrEvict gives an account that has another password one that is stored nowhere. Of several
+// accounts of the name, it is not known which are the application's, unless account_host says so.
+func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Evict) error {
 	attempt := "retire the password of " + c.Old.Account
 	double := c.Strategy == target.Double
 	switch {
@@ -138,60 +144,46 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 		return target.Denied.Errorf("%s: the accounts do not fit the strategy", attempt)
 	}
 	return t.change(ctx, attempt, c, c.Old.Account, func(all []account) ([]edit, error) {
-		return t.remove(all, c, double)
+		taken := foreign(all, c)
+		if !double || len(taken) == 0 {
+			return t.remove(all, c, double)
+		}
+		found := target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Account %s has another password than the "+
+			"previous credential, which Keyturn did not set and has left: it still logs in. To remove it, give the "+
+			"account a random password, and keep the account: the next rotation uses it.", whoAll(c.Old.Account, taken))}
+		if len(all) > 1 && !t.config.AccountHost.chosen() {
+			found.Kind = target.ForeignShared
+		}
+		switch remove, err := evict(ctx, found); {
+		case err != nil:
+			return nil, err
+		case !remove:
+			return t.remove(all, c, double)
+		}
+		todo, err := edits(taken, func(a account) ([]string, error) {
+			return t.server.replace(a, sensitive.Value{}, retired(c.Old.Secret, c.New.Secret))
+		})
+		if err != nil {
+			return nil, err
+		}
+		rest := slices.DeleteFunc(slices.Clone(all), func(a account) bool {
+			return slices.ContainsFunc(taken, func(b account) bool { return a.host == b.host })
+		})
+		more, err := t.remove(rest, c, double)
+		return append(todo, more...), err
 	})
 }
 
-// Replaced compares the hashes of the account of Old's name. Of several accounts of the name, it is
-// not known which are the application's, unless account_host says so.
-func (t *my) Replaced(ctx context.Context, c target.Change) (found target.Foreign, err error) {
-	attempt := "find another password of " + c.Old.Account
-	err = t.change(ctx, attempt, c, c.Old.Account, func(all []account) ([]edit, error) {
-		has := without(all, c.Old.Secret)
-		if len(has) == 0 {
-			return nil, nil
-		}
-		found.Text = fmt.Sprintf("Account %s no longer has the previous password. If its holder has changed it, it "+
-			"still logs in: to be sure, lock or drop the account, or give it a random password.",
-			whoAll(c.Old.Account, has))
-		if len(all) == 1 || t.config.AccountHost.chosen() {
-			found.Mark = markOf(has)
-		}
-		return nil, nil
-	})
-	return found, err
-}
-
-// without returns the accounts that have a password, and certainly not that one.
-func without(all []account, password sensitive.Value) []account {
+// foreign returns the accounts with a password that is neither Old nor what a retirement of Old
+// leaves: also one whose form is not known, and one beside Old.
+func foreign(all []account, c target.Change) []account {
+	ours := []sensitive.Value{c.Old.Secret, retired(c.Old.Secret, c.New.Secret)}
 	return slices.DeleteFunc(slices.Clone(all), func(a account) bool {
-		at, certain := a.find(password)
-		isSet := func(m method) bool { return m.hash != invalid }
-		return !slices.ContainsFunc(a.passwords(), isSet) || at >= 0 || !certain
-	})
-}
-
-func markOf(all []account) string {
-	var stored []string
-	for _, a := range all {
-		stored = append(stored, a.host)
-		for _, m := range a.methods {
-			stored = append(stored, m.plugin, m.hash)
-		}
-	}
-	return target.MarkOf(stored...)
-}
-
-// Evict gives the account of Old's name a password that is stored nowhere, if it has the one that
-// was found.
-func (t *my) Evict(ctx context.Context, c target.Change, f target.Foreign) error {
-	return t.change(ctx, "remove the password of "+c.Old.Account, c, c.Old.Account, func(all []account) ([]edit, error) {
-		has := without(all, c.Old.Secret)
-		if markOf(has) != f.Mark {
-			return nil, nil
-		}
-		return edits(has, func(a account) ([]string, error) {
-			return t.server.replace(a, sensitive.Value{}, noPassword())
+		return !slices.ContainsFunc(a.passwords(), func(m method) bool {
+			return m.hash != invalid && !slices.ContainsFunc(ours, func(p sensitive.Value) bool {
+				match, _ := matches(m.plugin, m.hash, p)
+				return match
+			})
 		})
 	})
 }

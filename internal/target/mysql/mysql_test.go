@@ -133,13 +133,16 @@ func session(
 
 func (n *node) harness(admin target.Credential, more ...string) targettest.Harness {
 	return targettest.Harness{
-		Kind:     mysql.MariaDB(),
-		Addr:     n.Addr,
-		Admin:    admin,
-		Login:    n.login,
-		Config:   func(addr string) string { return n.config(addr, more...) },
-		Account:  func(t *testing.T) target.Credential { return n.account(t, "") },
-		Session:  session(n.connect),
+		Kind:    mysql.MariaDB(),
+		Addr:    n.Addr,
+		Admin:   admin,
+		Login:   n.login,
+		Config:  func(addr string) string { return n.config(addr, more...) },
+		Account: func(t *testing.T) target.Credential { return n.account(t, "") },
+		Session: session(n.connect),
+		ByHand: func(t *testing.T, who target.Credential) {
+			n.alter(t, who, "IDENTIFIED BY '"+who.Secret.Reveal()+"'")
+		},
 		Standing: standing(n, n.GeneralLog, "SELECT Priv FROM mysql.global_priv", n.admin),
 	}
 }
@@ -184,7 +187,6 @@ func TestMariaDB(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *node){
 			"classes":             testClasses,
 			"tls":                 testTLS,
-			"evict":               testEvict,
 			"check_sql":           testCheckSQL,
 			"inspect":             testInspect,
 			"other methods":       testOtherMethods,
@@ -250,16 +252,6 @@ func testClasses(t *testing.T, n *node) {
 	}
 	targettest.Expect(t, other.Apply(targettest.Within(t), c), target.Denied, "register it as kind mariadb")
 	n.works(t, old, true)
-}
-
-func testEvict(t *testing.T, n *node) {
-	tt := n.open(t)
-	old := n.account(t, "")
-	c := target.Change{ID: "e", Strategy: target.Double, Old: old, New: next(t, tt, n.account(t, ""))}
-	targettest.Must(t, tt.Apply(targettest.Within(t), c))
-	targettest.Evicts(t, tt, c, func(who target.Credential) {
-		n.alter(t, who, "IDENTIFIED BY '"+who.Secret.Reveal()+"'")
-	}, n.login)
 }
 
 func testTLS(t *testing.T, n *node) {

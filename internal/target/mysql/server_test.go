@@ -111,6 +111,9 @@ func (n *mySQLNode) harness(more ...string) targettest.Harness {
 		},
 		Account: func(t *testing.T) target.Credential { return n.account(t, "") },
 		Session: session(n.connect),
+		ByHand: func(t *testing.T, who target.Credential) {
+			n.exec(t, "ALTER USER "+mySQLQuote(who.Account)+"@'%' IDENTIFIED BY "+mySQLQuote(who.Secret.Reveal()))
+		},
 		Standing: standing(
 			n,
 			n.GeneralLog,
@@ -142,22 +145,12 @@ func TestMySQL(t *testing.T) {
 			"standing": mySQLStanding,
 			"hosts":    func(t *testing.T, n *mySQLNode) { testHosts(t, n, n.open) },
 			"plugins":  mySQLPlugins,
-			"evict":    mySQLEvict,
 			"check":    mySQLCheck,
 			"login":    func(t *testing.T, n *mySQLNode) { testLogin(t, n, n.harness(), n.authority) },
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })
 		}
 	})
-}
-
-func mySQLEvict(t *testing.T, n *mySQLNode) {
-	tt := n.open(t)
-	c := target.Change{ID: "e", Strategy: target.Double, Old: n.account(t, ""), New: next(t, tt, n.account(t, ""))}
-	targettest.Must(t, tt.Apply(targettest.Within(t), c))
-	targettest.Evicts(t, tt, c, func(who target.Credential) {
-		n.exec(t, "ALTER USER "+mySQLQuote(who.Account)+"@'%' IDENTIFIED BY "+mySQLQuote(who.Secret.Reveal()))
-	}, n.login)
 }
 
 // mySQLAbandoned begins a rotation where an abandoned one has left its candidate, which is the

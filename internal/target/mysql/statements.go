@@ -1,7 +1,10 @@
 package mysql
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"math"
 	"slices"
@@ -218,7 +221,7 @@ func (d mariaDB) remove(a account, old, candidate sensitive.Value, last bool) ([
 	if len((account{methods: rest}).passwords()) == 0 && last {
 		none := method{gone[0].plugin, invalid}
 		if none.plugin != native { // only native has a hash that no password has
-			hash, err := d.hash(none, noPassword())
+			hash, err := d.hash(none, retired(old, candidate))
 			if err != nil {
 				return nil, err
 			}
@@ -231,6 +234,15 @@ func (d mariaDB) remove(a account, old, candidate sensitive.Value, last bool) ([
 
 // noPassword returns a password that is stored nowhere.
 func noPassword() sensitive.Value { return sensitive.New(rand.Text() + rand.Text()) }
+
+// retired returns the password of an account whose only one, old, was removed, because it must keep
+// one. It is stored nowhere, and follows only from both secrets of the change, so that an account
+// that has it is known to be retired.
+func retired(old, candidate sensitive.Value) sensitive.Value {
+	mac := hmac.New(sha256.New, []byte(candidate.Reveal()))
+	mac.Write([]byte("keyturn retired password\x00" + old.Reveal()))
+	return sensitive.New(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(mac.Sum(nil)))
+}
 
 func unless(certain bool) error {
 	if certain {
@@ -311,7 +323,7 @@ func (d mySQL) remove(a account, old, candidate sensitive.Value, last bool) ([]s
 		return []string{discard}, nil
 	case len(a.methods) == 1:
 		// The account must keep a password.
-		clause, err := d.set(a.methods[0], noPassword(), false)
+		clause, err := d.set(a.methods[0], retired(old, candidate), false)
 		return []string{clause}, err
 	case last:
 		return nil, errOthers

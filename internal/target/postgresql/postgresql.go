@@ -196,6 +196,11 @@ func (t *pg) Revert(ctx context.Context, c target.Change) error {
 
 // Retire removes the password of Old's role if it is still the old one.
 func (t *pg) Retire(ctx context.Context, c target.Change) error {
+	return t.RetireOrEvict(ctx, c, target.EvictNothing)
+}
+
+// RetireOrEvict decides and removes in one transaction under the role's lock.
+func (t *pg) RetireOrEvict(ctx context.Context, c target.Change, evict target.Evict) error {
 	what := "retire the password of role " + c.Old.Account
 	switch {
 	case c.Strategy != target.Double:
@@ -206,49 +211,6 @@ func (t *pg) Retire(ctx context.Context, c target.Change) error {
 	if err := checkName(c.Old.Account); err != nil {
 		return target.Denied.Errorf("%s: a role %v", what, err)
 	}
-	return t.removePassword(ctx, what, c, func(a *attempt) (bool, error) { return a.stillOld(ctx, c.Old) })
-}
-
-// Replaced compares the verifier of Old's role, if the administrator reads verifiers.
-func (t *pg) Replaced(ctx context.Context, c target.Change) (target.Foreign, error) {
-	remove := "ALTER ROLE " + quoteIdentifier(c.Old.Account) + " PASSWORD NULL"
-	a, err := t.asAdmin(ctx, "find another password of role "+c.Old.Account, c.New.Secret, c.Old.Secret)
-	if err != nil {
-		return target.Foreign{}, err
-	}
-	defer a.close()
-	if !a.able.reads {
-		return target.Foreign{Text: fmt.Sprintf("Whether role %q has another password than the previous credential is "+
-			"not known, because administrator %q does not read pg_authid. To be sure, run %s.", c.Old.Account,
-			t.admin.Account, remove)}, nil
-	}
-	if err := a.reading(ctx); err != nil {
-		return target.Foreign{}, err
-	}
-	stored, err := a.stored(ctx, c.Old.Account)
-	if err != nil || stored == "" {
-		return target.Foreign{}, err
-	}
-	if match, known := matches(stored, c.Old.Account, c.Old.Secret); match || !known {
-		return target.Foreign{}, nil // a login decides what is not known, in Retire
-	}
-	return target.Foreign{Mark: target.MarkOf(stored), Text: fmt.Sprintf(
-		"Role %q has another password than the previous credential, which Keyturn did not set and has left: it still "+
-			"logs in. To remove it, run %s.", c.Old.Account, remove)}, nil
-}
-
-// Evict removes the password of Old's role if it is the one that was found.
-func (t *pg) Evict(ctx context.Context, c target.Change, f target.Foreign) error {
-	return t.removePassword(ctx, "remove the password of role "+c.Old.Account, c, func(a *attempt) (bool, error) {
-		stored, err := a.stored(ctx, c.Old.Account)
-		return stored != "" && target.MarkOf(stored) == f.Mark, err
-	})
-}
-
-// removePassword removes the password of Old's role if it is to be, under the role's lock.
-func (t *pg) removePassword(
-	ctx context.Context, what string, c target.Change, isToBe func(*attempt) (bool, error),
-) error {
 	a, err := t.asAdmin(ctx, what, c.New.Secret, c.Old.Secret)
 	if err != nil {
 		return err
@@ -257,11 +219,14 @@ func (t *pg) removePassword(
 	if err := a.begin(ctx, c.Old.Account); err != nil {
 		return err
 	}
-	remove, err := isToBe(a)
-	if err != nil {
-		return err
+	remove, found, err := a.stillOld(ctx, c.Old)
+	if err == nil && found.Kind != target.NoForeign {
+		remove, err = evict(ctx, found)
 	}
-	if !remove {
+	switch {
+	case err != nil:
+		return err
+	case !remove:
 		return a.rollback(ctx)
 	}
 	if err := a.run(ctx, "ALTER ROLE "+quoteIdentifier(c.Old.Account)+" PASSWORD NULL"); err != nil {
@@ -271,26 +236,37 @@ func (t *pg) removePassword(
 }
 
 // stillOld reports whether the role's password is still the old one: by the verifier, or by one
-// login where the verifier cannot be read or compared.
-func (a *attempt) stillOld(ctx context.Context, old target.Credential) (bool, error) {
+// login where the verifier cannot be read or compared. found is the password that it has instead.
+// Any verifier is one, whatever its form: the role's owner chooses that.
+func (a *attempt) stillOld(ctx context.Context, old target.Credential) (still bool, found target.Foreign, err error) {
+	none, remove := target.Foreign{}, "ALTER ROLE "+quoteIdentifier(old.Account)+" PASSWORD NULL"
+	found = target.Foreign{Kind: target.ForeignUnknown, Text: fmt.Sprintf("Whether role %q has another password than "+
+		"the previous credential is not known, because administrator %q does not read pg_authid. To be sure, run %s.",
+		old.Account, a.t.admin.Account, remove)}
 	if a.able.reads {
 		stored, err := a.stored(ctx, old.Account)
-		if err != nil {
-			return false, err
+		if err != nil || stored == "" {
+			return false, none, err
 		}
-		if match, known := matches(stored, old.Account, old.Secret); known || stored == "" {
-			return match, nil
+		found = target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Role %q has another password than the "+
+			"previous credential, which Keyturn did not set and has left: it still logs in. To remove it, run %s.",
+			old.Account, remove)}
+		switch match, known := matches(stored, old.Account, old.Secret); {
+		case match:
+			return true, none, nil
+		case known:
+			return false, found, nil
 		}
 	}
-	err := a.t.logIn(ctx, a.t.config.AdminAddress, old, false)
+	err = a.t.logIn(ctx, a.t.config.AdminAddress, old, false)
 	switch target.ClassOf(err) {
 	case target.Rejected:
-		return false, nil
+		return false, found, nil
 	case target.Admitted:
-		return true, nil
+		return true, none, nil
 	}
 	if e, ok := errors.AsType[*target.Error](err); ok && e.Class == target.Unknown {
 		e.Class = target.Unreachable // the server may have seen the login, but was asked for no change
 	}
-	return err == nil, err
+	return err == nil, none, err
 }

@@ -1,39 +1,66 @@
 package targettest
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/keyturn/keyturn/internal/target"
 )
 
-// Evicts runs the tests of a [target.Evictor]. c is a change with [target.Double] whose candidate
-// the target has accepted, and byHand gives an account another password as its owner does.
-func Evicts(t *testing.T, tt target.Target, c target.Change, byHand func(target.Credential), login Login) {
-	t.Helper()
-	e := tt.(target.Evictor)
-	replaced := func(want bool) (found target.Foreign) {
+// evicts verifies that a [target.Evictor] finds a password that the owner of an account has set,
+// and removes it only when that is wanted.
+func (h Harness) evicts(t *testing.T, s target.Strategy) {
+	tt := h.Open(t, h.Addr)
+	e, ok := tt.(target.Evictor)
+	if !ok || s != target.Double {
+		return
+	}
+	if h.ByHand == nil {
+		t.Fatal("the kind implements target.Evictor: set ByHand")
+	}
+	c := h.change(t, tt, s)
+	h.do(t, "Apply", func(ctx context.Context) error { return tt.Apply(ctx, c) })
+	retire := func(when string, remove bool, want target.ForeignKind) {
 		t.Helper()
-		found, err := e.Replaced(Within(t), c)
-		Must(t, err)
-		if (found.Mark != "") != want || (found.Text != "") != want {
-			t.Errorf("another password than the previous one: %+v, want %t", found, want)
+		var found target.Foreign
+		h.do(t, when, func(ctx context.Context) error {
+			return e.RetireOrEvict(ctx, c, func(_ context.Context, f target.Foreign) (bool, error) {
+				found = f
+				return remove && f.Kind == target.ForeignFound, nil
+			})
+		})
+		if found.Kind != want || (found.Text == "") != (want == target.NoForeign) {
+			t.Errorf("%s: found %+v, want kind %d", when, found, want)
 		}
-		return found
 	}
-	replaced(false)
-	mine, later := c.Old, c.Old
-	mine.Secret, later.Secret = Value("set-by-the-holder-A1!"), Value("set-by-a-later-rotation-A1!")
-	byHand(mine)
-	found := replaced(true)
-	byHand(later)
-	Must(t, e.Evict(Within(t), c, found))
-	login.Works(t, "a password that is newer than the one found", later, true)
-	byHand(mine)
-	found = replaced(true)
-	for range 2 {
-		Must(t, e.Evict(Within(t), c, found))
+	there, none := target.ForeignFound, target.NoForeign
+	if h.ForeignUnread != "" {
+		there, none = target.ForeignUnknown, target.ForeignUnknown
 	}
-	login.Works(t, "the password that was found", mine, false)
-	login.Works(t, "the candidate", c.New, true)
-	Must(t, tt.Retire(Within(t), c))
+	retire("the old password alone", false, target.NoForeign)
+	h.works(t, tt, "after that", c.Old, false)
+	retire("an account that is retired", true, none)
+	mine := h.wrong(t, c.Old)
+	h.ByHand(t, mine)
+	retire("a password that is to stay", false, there)
+	h.works(t, tt, "after that, the password of the owner", mine, true)
+	if h.ForeignUnread != "" {
+		return
+	}
+	refused := errors.New("not stored")
+	err := e.RetireOrEvict(Within(t), c, func(context.Context, target.Foreign) (bool, error) { return true, refused })
+	if err == nil {
+		t.Error("a decision that could not be stored is no error")
+	}
+	h.works(t, tt, "after that, the password of the owner", mine, true)
+	retire("a password that is to be removed", true, there)
+	h.works(t, tt, "after that, the password of the owner", mine, false)
+	h.works(t, tt, "after that, the new credential", c.New, true)
+	retire("the same again", true, target.NoForeign)
+	h.ByHand(t, c.Old)
+	retire("the old password, which was set again", false, target.NoForeign)
+	h.works(t, tt, "after that", c.Old, false)
+	next := h.applyNext(t, tt, c)
+	h.works(t, tt, "the next rotation", next.New, true)
 }

@@ -53,6 +53,12 @@ type Harness struct {
 	// NoAdminAccount says that the administrator has a token or signs requests instead of logging in:
 	// a wrong one locks no account, and its refusal may be like any other.
 	NoAdminAccount bool
+	// ByHand gives an account another password, as its owner does. It is required for a kind that
+	// implements [target.Evictor].
+	ByHand func(t *testing.T, c target.Credential)
+	// ForeignUnread says why the administrator does not see whether an account has another password;
+	// empty for one that does.
+	ForeignUnread string
 	// Unread says why a check does not read the account at the target; empty for a kind that does.
 	Unread string
 
@@ -74,6 +80,7 @@ func Run(t *testing.T, h Harness) {
 			t.Run("applies twice", func(t *testing.T) { t.Parallel(); h.appliesTwice(t, strategy) })
 			t.Run("retires only the old", func(t *testing.T) { t.Parallel(); h.retiresOnlyOld(t, strategy) })
 			t.Run("lost reply", func(t *testing.T) { t.Parallel(); h.lostReply(t, strategy) })
+			t.Run("evicts", func(t *testing.T) { t.Parallel(); h.evicts(t, strategy) })
 		})
 	}
 	t.Run("wrong credential", func(t *testing.T) { t.Parallel(); h.wrongCredential(t) })
