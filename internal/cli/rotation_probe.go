@@ -31,8 +31,8 @@ func (*rotationProbe) Help() string {
 	}
 	return "At most ten credentials a second are checked, with at most one failed login per account and minute.\n\n" +
 		"The exit status is 0 only if each credential was checked now and is live. With --target and --all, a credential " +
-		"is left out of that if it is skipped because " + strings.Join(passing, "; ") + ". The exit status is 1 if one is " +
-		"skipped because " + strings.Join(failing, "; ") + "."
+		"is left out of that if it is skipped because " + strings.Join(passing, "; or ") +
+		". The exit status is 1 if one is skipped because " + strings.Join(failing, "; or ") + "."
 }
 
 func (c *rotationProbe) Run(e *env) error {
