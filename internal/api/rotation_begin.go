@@ -221,13 +221,14 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 			"explains what can be done.",
 			s.Name, fault.Text(r.Reason), s.Name)
 	case r.State == rotation.InGrace:
-		until := "works until"
+		until, undo := "works until", ", "+fault.Command("rotation undo", s.Name)+" makes it current again"
 		if !r.PreviousDeadAt.IsZero() {
-			until = "is retired at"
+			until, undo = "is retired at", ""
 		}
 		return r, fault.New(fault.InUse,
-			"The previous credential of secret %q %s %s; keyturn rotation end-grace %s retires it now, "+
-				"keyturn rotation emergency %s replaces both.", s.Name, until, graceEnd(r, c.At), s.Name, s.Name)
+			"The previous credential of secret %q %s %s; keyturn rotation end-grace %s retires it now%s, "+
+				"keyturn rotation emergency %s replaces both.",
+			s.Name, until, graceEnd(r, c.At), s.Name, fault.Text(undo), s.Name)
 	}
 	return r, fault.New(fault.InUse,
 		"The rotation %q of secret %q has not ended: it is in state %s%s. keyturn rotation status %s "+

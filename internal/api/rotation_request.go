@@ -65,6 +65,9 @@ func notInState(s secret.Secret, r rotation.Record, why string) error {
 	if r.RejectsBase() {
 		next = r.Advice()
 	}
+	if !strings.HasPrefix(next, "keyturn ") { // a command stays as it is
+		next = fault.Capital(next)
+	}
 	text := fmt.Sprintf("The rotation of secret %q is in state %s: %s. %s", s.Name, r.State, why, next)
 	return fault.New(fault.InUse, "%s", fault.Text(strings.TrimSpace(text)))
 }

@@ -737,6 +737,11 @@ func TestOtherRotationRefusals(t *testing.T) {
 			},
 		},
 		{
+			rotation.InGrace, inUse, "is in state grace: nothing is quarantined. The new credential is current.",
+			"RepairRotation",
+			[]string{"SecretName", "gen", "RepairAction", "apply"},
+		},
+		{
 			rotation.Done, inUse, `The rotation of secret "gen" is in state done: nothing is quarantined.`, "RepairRotation",
 			[]string{
 				"SecretName", "gen", "RepairAction", "adopt", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v5",

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -116,18 +117,18 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // ordered returns arguments in the order of the parser: "help" before a command is --help after it,
 // and the flags of a group of commands, such as --profile, may stand before its name.
 func ordered(args []string) []string {
-	switch {
-	case len(args) == 0:
+	if len(args) == 0 {
 		return []string{"--help"}
-	case args[0] == "help":
-		return append(slices.Clone(args[1:]), "--help")
 	}
-	n := 0
+	n, leading := 0, flagsOf(globals{})
 	for n < len(args) && slices.Contains(leading, flagName(args[n])) {
 		if !strings.Contains(args[n], "=") {
 			n++ // its value
 		}
 		n++
+	}
+	if n < len(args) && args[n] == "help" { // which needs none of the flags
+		return append(slices.Clone(args[n+1:]), "--help")
 	}
 	if n == 0 || n >= len(args) || strings.HasPrefix(args[n], "-") {
 		return args
@@ -135,8 +136,16 @@ func ordered(args []string) []string {
 	return slices.Concat(args[n:n+1], args[:n], args[n+1:])
 }
 
-// leading are the flags of [globals].
-var leading = []string{"--profile", "--output", "-o"}
+// flagsOf returns the flags that the fields of a struct are, as the parser names them.
+func flagsOf(of any) (flags []string) {
+	for f := range reflect.TypeOf(of).Fields() {
+		flags = append(flags, "--"+strings.ToLower(f.Name))
+		if short := f.Tag.Get("short"); short != "" {
+			flags = append(flags, "-"+short)
+		}
+	}
+	return flags
+}
 
 // flagName returns an argument without a value that is attached by =.
 func flagName(arg string) string {

@@ -92,6 +92,23 @@ func TestEveryCommandUsesItsProfile(t *testing.T) {
 	}
 }
 
+// TestOrdered verifies that help and the flags of a group may stand before a command, together too.
+func TestOrdered(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"":                               "--help",
+		"help rotation status":           "rotation status --help",
+		"--profile p help rotation":      "rotation --help",
+		"--profile p help":               "--help",
+		"--output=json -o json secret x": "secret --output=json -o json x",
+		"--other help":                   "--other help",
+	} {
+		if got := strings.Join(ordered(strings.Fields(given)), " "); got != want {
+			t.Errorf("keyturn %s: %q, want %q", given, got, want)
+		}
+	}
+}
+
 // refusing returns the endpoint of a server that counts calls and refuses them.
 func refusing(t *testing.T, calls *atomic.Int64) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

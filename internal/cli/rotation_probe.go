@@ -105,7 +105,7 @@ func (p *prober) follow(timeout time.Duration) error {
 	case late && answered.IsZero():
 		return silent(timeout, err)
 	case late && err != nil:
-		err = fmt.Errorf("after %s: the server has answered at %s for the last time: %w", timeout, when(answered), err)
+		err = fmt.Errorf("after %s: the server last answered at %s: %w", timeout, when(answered), err)
 	}
 	return cmp.Or(err, p.print(list))
 }

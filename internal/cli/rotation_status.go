@@ -73,7 +73,11 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("reason", r.Reason)
 	add("advice", r.Advice)
 	if r.RotationID != "" {
-		add("rotation", fmt.Sprintf("%s (%s)", r.RotationID, joined(r.Mode, r.Trigger)))
+		mode := r.Mode
+		if mode == modeReapply {
+			mode = "repair"
+		}
+		add("rotation", fmt.Sprintf("%s (%s)", r.RotationID, joined(mode, r.Trigger)))
 	}
 	if r.ConfiguredStrategy == "" && r.Mode != modeReapply { // a repair is not made with the strategy of rotations
 		add("strategy", r.Strategy)

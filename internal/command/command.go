@@ -75,8 +75,9 @@ func Report(stderr io.Writer, program string, err error) int {
 		fmt.Fprintf(stderr, "%s: %s\n  check that the server runs and that the endpoint is right: "+
 			"keyturn profile show, or KEYTURN_ENDPOINT\n", program, err)
 	case errors.As(err, &unknown):
-		fmt.Fprintf(stderr, "%s: %s\n  name the certificate of the CA (a copy of DATA_DIR/tls/ca.pem on the server, or of "+
-			"your own CA for tls-cert-file): keyturn profile set or import with --ca-file, or KEYTURN_CA_FILE\n", program, err)
+		fmt.Fprintf(stderr, "%s: %s\n  name the certificate of the CA (a copy of the server's DATA_DIR/tls/ca.pem or, "+
+			"with tls-cert-file, your own CA's certificate): keyturn profile set or import with --ca-file, or "+
+			"KEYTURN_CA_FILE\n", program, err)
 	case errors.As(err, &name):
 		fmt.Fprintf(stderr, "%s: %s\n  reach the server by a name of its certificate, or add the name to it: "+
 			"keyturn serve --tls-name\n", program, err)

@@ -284,8 +284,8 @@ func (k *check) form(ctx context.Context, r role) error {
 	case !slices.Contains(methods, "md5"):
 		f.Code, f.Verdict = "md5-not-allowed", target.Impossible
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it.", r.name)
-		f.Fix = `Allow it (keyturn target update TARGET --set='require_auth=["scram-sha-256","md5"]'), or add the consent ` +
-			consentSCRAM + " to the secret, if its driver knows SCRAM."
+		f.Fix = `Allow it (keyturn target update TARGET --set='require_auth=["scram-sha-256","md5"]'), or, if the driver ` +
+			"of the applications knows SCRAM: keyturn rotation configure NAME --consent=" + consentSCRAM + "."
 	default:
 		f.Code, f.Verdict = "md5", target.Note
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the new one will be.", r.name)
