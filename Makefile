@@ -28,8 +28,13 @@ deps:
 	scripts/test-mysql
 	scripts/test-postgres
 
+# ALONE are the packages that judge how long something lasts, with many servers and applications at the same time. They run after the
+# others, one by one: beside each other they would judge how busy the machine is.
+ALONE := ./test/consumer ./test/flood ./test/messy ./test/prove ./test/rotation
+
 test: deps
-	$(GO) test -race -timeout 20m ./...
+	@$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(ALONE))"); others=$$?; \
+	$(GO) test -race -timeout 20m -p 1 $(ALONE) && exit $$others
 
 # prove shows that rotation keeps its promises against real servers (test/prove), to applications (test/consumer), and on targets with
 # unusual states (test/messy), that a flood stops nobody else (test/flood), and that no right gives more than it says (test/escalate). It

@@ -138,7 +138,12 @@ func (w *worker) expire(ctx context.Context, t *api.Turn) (bool, error) {
 	if err != nil && now.Before(t.Record.GraceDeadline) {
 		return false, err
 	}
-	return w.move(ctx, t, rotation.AfterGrace(t.Record, holders, until, now), nil)
+	e := rotation.AfterGrace(t.Record, holders, until, now)
+	more, err := w.move(ctx, t, e, nil)
+	if err == nil && e.Kind == rotation.Awaiting {
+		err = w.engine.ReleaseGrace(ctx, t)
+	}
+	return more, err
 }
 
 // idle begins what is due, or checks whether the credential in use still works.

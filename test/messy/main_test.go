@@ -26,14 +26,8 @@ var (
 
 var figures support.Figures
 
-// atOnce is how many scenes run at the same time: they wait for other processes more than they
-// compute.
-const atOnce = "8"
-
 func TestMain(m *testing.M) {
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set(atOnce) // it is a number
-	}
+	support.RunMany(full)
 	os.Exit(figures.Run(m, full))
 }
 

@@ -14,11 +14,10 @@ import (
 const (
 	// stuck is how long a rotation may say why it does not go on before an operator comes.
 	stuck = 5 * time.Second
-	// slack is what a busy machine adds to a bound. slackBeside is for a machine that also runs other
-	// packages' tests.
-	slack       = 3 * time.Second
-	slackBeside = 8 * time.Second
-	glimpse     = 20 * time.Millisecond
+	// slack is what a busy machine adds to a bound, slackRace what it adds under the race detector.
+	slack     = 3 * time.Second
+	slackRace = 8 * time.Second
+	glimpse   = 20 * time.Millisecond
 )
 
 func tail(r *kms.DescribeRotationResponse) string {
@@ -73,7 +72,7 @@ func (f *performance) watch(what string) (stop func()) {
 		cancel()
 		all.Wait()
 		figures.Most(f.label+"_blocked_max_ms", int(longest.Milliseconds()))
-		bound := hold + slackBeside
+		bound := hold + slackRace
 		if *full {
 			bound = hold + slack
 		}

@@ -27,10 +27,6 @@ func pick(inFull, inCut int) int {
 	return inCut
 }
 
-// atOnce is how many parts run at the same time: they wait for other processes, and for times to
-// pass, more than they compute.
-const atOnce = "8"
-
 func TestMain(m *testing.M) {
 	switch os.Getenv(childVariable) {
 	case childServer:
@@ -38,9 +34,7 @@ func TestMain(m *testing.M) {
 	case childOracle:
 		os.Exit(oracle())
 	}
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set(atOnce) // it is a number
-	}
+	support.RunMany(full)
 	os.Exit(figures.Run(m, full))
 }
 

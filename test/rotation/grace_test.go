@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +83,37 @@ func TestGraceWaits(t *testing.T) {
 			t.Errorf("consumers were left behind: %+v", out.Steps)
 		}
 	})
+}
+
+// TestGraceEndsWhenTheLastMovesMeanwhile verifies that a consumer that moves on while the engine
+// stores that it waits for it does not delay the retirement.
+func TestGraceEndsWhenTheLastMovesMeanwhile(t *testing.T) {
+	t.Parallel()
+	asked, moved := make(chan struct{}), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(moved) })
+	defer goOn()
+	var once sync.Once
+	s := startDatabase(t).system("double").run(t, briefly, server.Change(func(c *server.Config) {
+		c.Rotator.At = func(_, point string) {
+			if point == "before storing "+string(rotation.Awaiting) {
+				once.Do(func() {
+					close(asked)
+					<-moved
+				})
+			}
+		}
+	}))
+	says(t, s, "app-1", "v1", "")
+	rotate(t, s, "app", "v2")
+	select {
+	case <-asked:
+	case <-time.After(support.Patience):
+		t.Error("the engine never waits for the consumer")
+	}
+	says(t, s, "app-1", "v2", "")
+	must(t, second(s.Client.ListSecretConsumers(t.Context(), &kms.ListSecretConsumersRequest{SecretName: "app"})))
+	goOn()
+	until(t, s, "app", "done")
 }
 
 // TestGraceEndsEarly verifies that an undo, an operator, and the last consumer that leaves each

@@ -58,6 +58,20 @@ func (f *Figures) Run(m *testing.M, full *bool) int {
 	return code
 }
 
+// RunMany lets more tests run at the same time than there are processors, unless -parallel says how
+// many: these wait for other processes, and for times to pass, more than they compute. The faster
+// cut runs under the race detector, where they compute more. It is called before [Figures.Run].
+func RunMany(full *bool) {
+	flag.Parse()
+	number := "4"
+	if *full {
+		number = "8"
+	}
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(number) // it is a number
+	}
+}
+
 func (f *Figures) print(w io.Writer) {
 	for _, name := range slices.Sorted(maps.Keys(f.values)) {
 		value := f.values[name]
