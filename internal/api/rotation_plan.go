@@ -138,6 +138,11 @@ func (c *Call) planWith(tx *store.Tx, s secret.Secret, r rotation.Record) (secre
 	if r.Check != nil && r.Check.Target != s.TargetName() {
 		r.Check = nil
 	}
+	if s.TargetName() != secret.OwnUsers {
+		if err := tx.ChangeAttached(s.Account, s.TargetName()); err != nil {
+			return s, err
+		}
+	}
 	every, err := parseCron(s.Settings().Schedule)
 	if err != nil {
 		return s, err

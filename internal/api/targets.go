@@ -301,7 +301,10 @@ func (c *Call) checkUnchanged(tx *store.Tx, now, before store.Target, judged []s
 	if !moves {
 		return nil
 	}
-	tx.GuardRotations(c.Account()) // a secret that is attached before the commit was not judged
+	// A secret that is attached before the commit was not judged.
+	if err := tx.GuardAttached(c.Account(), now.Name); err != nil {
+		return err
+	}
 	sent, err := c.redirected(tx, now)
 	if err == nil && (now.ID != before.ID || !slices.Equal(sent, judged)) {
 		err = fault.New(fault.InUse, "Target %q, or what is attached to it, has changed at this moment; "+

@@ -46,6 +46,7 @@ var (
 	dueKind           = byTime("due/", func(d Due) string { return in(d.Account, d.Name) })
 
 	targetKind   = named("target/", func(t Target) string { return in(t.Account, t.Name) })
+	attachedKind = bare[bool]("attached/")
 	claimKind    = named("claim/", claimPath)
 	spacingKind  = named("spacing/", func(s Spacing) string { return in(s.Account, s.Group) })
 	rotationKind = named("rotation/", func(r rotation.Record) string { return in(r.Account, r.Secret) })
@@ -65,7 +66,7 @@ var kinds = []recordType{
 	metaKind, accountKind, accessKeyKind, keyUseKind, masterKeyKind,
 	userKind, groupKind, groupRightsKind, policyKind, documentKind, systemPolicyKind,
 	secretKind, valueKind, denyingKind, policiesBoundKind, dueKind,
-	targetKind, claimKind, spacingKind, rotationKind, wakeKind, consumerKind, eventKind,
+	targetKind, attachedKind, claimKind, spacingKind, rotationKind, wakeKind, consumerKind, eventKind,
 	engineKind, pauseKind, restoredKind, trailHeadKind, trailRunKind,
 }
 

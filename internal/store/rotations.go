@@ -71,13 +71,6 @@ func (tx *Tx) Rotations(account, prefix, from string, visit func(rotation.Record
 	return rotationKind.scan(tx, in(account, prefix), in(account, from), visit)
 }
 
-// GuardRotations makes the commit fail, and the change be decided again, if a rotation record of
-// the account is made or changed meanwhile: what [Tx.Rotations] reads guards nothing. It is for
-// rare changes that depend on which secrets are attached to a target.
-func (tx *Tx) GuardRotations(account string) {
-	tx.guards = append(tx.guards, rotationKind.key(in(account, "")))
-}
-
 // AllRotations calls visit for each rotation record of every account until visit returns false.
 func (tx *Tx) AllRotations(visit func(rotation.Record) bool) error {
 	return rotationKind.scan(tx, "", "", visit)

@@ -346,43 +346,44 @@ func TestClosedIsUnavailable(t *testing.T) {
 	}
 }
 
-// TestGuardRotations verifies that a change which depends on the rotations of an account is decided
-// again when one is made before the commit, and not when one of another account is.
-func TestGuardRotations(t *testing.T) {
+// TestGuardAttached verifies that a change which depends on the secrets of a target is decided again
+// when one is attached before the commit, and not when one is attached to another target or rotates.
+func TestGuardAttached(t *testing.T) {
 	t.Parallel()
-	db := temporary(t)
-	put := func(account, name string) {
-		t.Helper()
-		err := store.Do(t.Context(), db, func(tx *store.Tx) error {
-			if _, _, err := tx.Rotation(account, name); err != nil {
+	for _, x := range []struct {
+		meanwhile string
+		change    func(tx *store.Tx) error
+		want      int
+	}{
+		{"a secret is attached", func(tx *store.Tx) error { return tx.ChangeAttached("1", "t") }, 2},
+		{"a secret is attached elsewhere", func(tx *store.Tx) error { return tx.ChangeAttached("1", "u") }, 1},
+		{"another account attaches a secret", func(tx *store.Tx) error { return tx.ChangeAttached("2", "t") }, 1},
+		{"a rotation goes on", func(tx *store.Tx) error {
+			if _, _, err := tx.Rotation("1", "a"); err != nil {
 				return err
 			}
-			return tx.PutRotation(&rotation.Record{Account: account, Secret: name, State: rotation.Idle})
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	put("1", "a")
-	for _, other := range []struct {
-		account string
-		want    int
-	}{{"1", 2}, {"2", 1}} {
-		decided, seen := 0, 0
-		err := store.Do(t.Context(), db, func(tx *store.Tx) error {
-			decided++
-			seen = 0
-			tx.GuardRotations("1")
-			if err := tx.Rotations("1", "", "", func(rotation.Record) bool { seen++; return true }); err != nil {
-				return err
+			return tx.PutRotation(&rotation.Record{Account: "1", Secret: "a", State: rotation.Idle})
+		}, 1},
+	} {
+		t.Run(x.meanwhile, func(t *testing.T) {
+			t.Parallel()
+			db := temporary(t)
+			decided := 0
+			err := store.Do(t.Context(), db, func(tx *store.Tx) error {
+				decided++
+				if err := tx.GuardAttached("1", "t"); err != nil {
+					return err
+				}
+				if decided == 1 {
+					if err := store.Do(t.Context(), db, x.change); err != nil {
+						return err
+					}
+				}
+				return tx.PutTarget(store.Target{Account: "1", Name: "t", Config: []byte("{}")})
+			})
+			if err != nil || decided != x.want {
+				t.Errorf("decided %d times, %v; want %d", decided, err, x.want)
 			}
-			if decided == 1 {
-				put(other.account, "b"+other.account)
-			}
-			return tx.PutTarget(store.Target{Account: "1", Name: "t", Config: []byte("{}")})
 		})
-		if err != nil || decided != other.want || seen != 2 {
-			t.Errorf("a rotation of account %s is made: decided %d times, saw %d, %v", other.account, decided, seen, err)
-		}
 	}
 }

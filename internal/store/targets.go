@@ -48,7 +48,23 @@ func (tx *Tx) Target(account, name string) (Target, bool, error) {
 func (tx *Tx) PutTarget(t Target) error { return targetKind.save(tx, t) }
 
 // DeleteTarget removes a target.
-func (tx *Tx) DeleteTarget(account, name string) { targetKind.delete(tx, in(account, name)) }
+func (tx *Tx) DeleteTarget(account, name string) {
+	targetKind.delete(tx, in(account, name))
+	attachedKind.delete(tx, in(account, name))
+}
+
+// ChangeAttached notes that this change attaches a secret to a target, or has another value sent
+// there for one. Changes that only do this do not conflict with each other.
+func (tx *Tx) ChangeAttached(account, target string) error {
+	return attachedKind.saveAt(tx, in(account, target), true)
+}
+
+// GuardAttached makes the commit fail, and the change be decided again, if a [Tx.ChangeAttached] for
+// that target is committed from now on: what [Tx.Rotations] reads guards nothing.
+func (tx *Tx) GuardAttached(account, target string) error {
+	_, err := tx.get(attachedKind.key(in(account, target))) // its revision is all that counts
+	return err
+}
 
 // Targets calls visit for each target of an account in the order of names, from the name from
 // (inclusive) on, until visit returns false.

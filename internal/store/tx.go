@@ -24,7 +24,6 @@ type Tx struct {
 	reads  map[string]read   // by key; a commit is guarded by their revisions
 	writes map[string][]byte // by key; nil deletes
 	ranges []string          // prefixes of keys to delete
-	guards []string          // prefixes of keys of which none may have changed at the commit
 	lease  clientv3.LeaseID  // with which the written records end; 0 for none
 	// loaded are the secrets as they were read, by account and name.
 	loaded map[string]secret.Secret
@@ -190,9 +189,6 @@ func (tx *Tx) commit() (done bool, err error) {
 	var guards []clientv3.Cmp
 	for _, key := range slices.Sorted(maps.Keys(tx.reads)) {
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(key), "=", tx.reads[key].rev))
-	}
-	for _, prefix := range tx.guards {
-		guards = append(guards, clientv3.Compare(clientv3.ModRevision(prefix), "<", tx.rev+1).WithPrefix())
 	}
 	if tx.metaRev > 0 {
 		guards = append(guards, clientv3.Compare(clientv3.ModRevision(metaKind.key("")), "=", tx.metaRev))

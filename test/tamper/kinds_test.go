@@ -207,6 +207,7 @@ var ofAll = []string{"meta", "due", "wake", "event", "engine", "pause", "trail",
 
 // unprobed are the types of records that nothing asks for, each with the reason.
 var unprobed = map[string]string{
+	"attached": "only its revision counts: a change of a target is decided again when it differs at the commit",
 	"denying":  "only the keys are read: a list finds by them what it may have to leave out",
 	"restored": "exists only after a restore from a backup, until the engine has handled it",
 }
