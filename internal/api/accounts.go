@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/cmk"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -387,7 +388,7 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 		p.staysPaused(reason)
 	}
 	paused := false
-	err = p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
+	err = p.keep(ctx, func(r rotation.Record) rotation.Record {
 		r.Check = &check
 		if !p.out.Proven {
 			r.Check = keepingNotPrepared(p.notPrepared("a rotation is not possible yet"), &check)
@@ -433,10 +434,20 @@ func (p *preparation) ends(ctx context.Context, err error, advice string) error 
 // unfinished stores why the rotation of the secret is paused, which the call that completes the
 // accounts replaces with a check.
 func (p *preparation) unfinished(ctx context.Context, why string) error {
-	return p.changeRotation(context.WithoutCancel(ctx), func(r rotation.Record) rotation.Record {
+	return p.keep(ctx, func(r rotation.Record) rotation.Record {
 		r.Check = p.notPrepared(why)
 		return r
 	})
+}
+
+// keepTimeout bounds how long a call that is over takes to store what came of it.
+const keepTimeout = 5 * time.Second
+
+// keep stores what came of the call, also when its caller has gone or its time is over.
+func (p *preparation) keep(ctx context.Context, change func(rotation.Record) rotation.Record) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
+	defer cancel()
+	return p.changeRotation(bounded, change)
 }
 
 // notPrepared is the check of a rotation that is paused until the accounts are proven equal.
@@ -515,9 +526,8 @@ func keepingNotPrepared(before, check *rotation.Check) *rotation.Check {
 	same := func(f target.Finding) bool {
 		return f.Code == codeNoAccount && f.Account == before.Findings[i].Account
 	}
-	kept.Findings = append(before.Findings[i:i+1:i+1], slices.DeleteFunc(slices.Clone(kept.Findings), same)...)
-	kept = kept.Bounded()
-	return &kept
+	kept.Findings = slices.DeleteFunc(slices.Clone(kept.Findings), same)
+	return withFirst(before.Findings[i], kept)
 }
 
 func isNotPrepared(f target.Finding) bool { return f.Code == codeNotPrepared }

@@ -165,6 +165,8 @@ func (k *inspection) account(ctx context.Context) {
 		Current:    k.method.current,
 		Partner:    k.partner.Account,
 		Strategies: k.has,
+		PartnerRetired: k.record.State == rotation.Done && k.record.Mode == rotation.Rotate &&
+			k.record.Strategy == target.Double,
 	})
 	for _, f := range findings {
 		k.add(f)

@@ -123,6 +123,9 @@ func (c *Call) refuseImpossible(
 		return nil, err
 	}
 	if check := c.adminRefused(t); check != nil {
+		if answersFor(before, s, r, t) {
+			check = withFirst(check.Findings[0], *r.Check)
+		}
 		return check, nil
 	}
 	k, err := c.inspection(s, r, t)
@@ -145,20 +148,33 @@ func (c *Call) refuseImpossible(
 		}
 	}
 	k.check = *r.Check
+	k.check.Findings = slices.DeleteFunc(slices.Clone(r.Check.Findings), isNotPrepared) // it refuses no settings
 	return r.Check, k.refusal()
 }
 
 // adminRefused returns the check of a target that has rejected its administrator a moment ago,
 // which is not tried again yet; nil otherwise.
 func (c *Call) adminRefused(t store.Target) *rotation.Check {
+	if t.AdminSecret == "" {
+		return nil
+	}
 	_, version, err := c.adminCredential(c.Snapshot, t)
-	if t.AdminSecret == "" || err != nil { // the error is the one of opening the target
+	if err != nil { // it is the error of opening the target
 		return nil
 	}
 	if err = c.adminMayLogIn(t, version); err == nil {
 		return nil
 	}
 	return &rotation.Check{At: c.At, Target: t.Name, Findings: []target.Finding{deniedCheck(t, err)}}
+}
+
+// withFirst returns a check with a finding that replaces an earlier one of its code, before the
+// others.
+func withFirst(f target.Finding, check rotation.Check) *rotation.Check {
+	others := slices.DeleteFunc(slices.Clone(check.Findings), func(o target.Finding) bool { return o.Code == f.Code })
+	check.Findings = append([]target.Finding{f}, others...)
+	check = check.Bounded()
+	return &check
 }
 
 // isAnswered reports whether the target has answered all that a check asks.
@@ -169,8 +185,14 @@ func isAnswered(check rotation.Check) bool {
 }
 
 // isChecked reports whether the last check of a secret answers for the settings that it is about to
-// get: they ask for nothing else at the target, and the check was made a moment ago.
+// get, and was made a moment ago.
 func (c *Call) isChecked(before, after secret.Secret, r rotation.Record, t store.Target) bool {
+	return answersFor(before, after, r, t) && !r.Check.At.After(c.At) && c.At.Sub(r.Check.At) < rotation.LoginWindow
+}
+
+// answersFor reports whether the last check of a secret was made of its present version, and of
+// settings that ask for nothing else at the target than those that it is about to get.
+func answersFor(before, after secret.Secret, r rotation.Record, t store.Target) bool {
 	if r.Check == nil || r.Check.Target != t.Name || before.TargetName() != t.Name || !before.BoundTo(t.ID) {
 		return false
 	}
@@ -179,8 +201,7 @@ func (c *Call) isChecked(before, after secret.Secret, r rotation.Record, t store
 			return false
 		}
 	}
-	age := c.At.Sub(r.Check.At)
-	return age >= 0 && age < rotation.LoginWindow && askTheSame(before.Settings(), after.Settings())
+	return askTheSame(before.Settings(), after.Settings())
 }
 
 // namedSettings reads the settings that a request names. It refuses what no secret could have.

@@ -65,7 +65,7 @@ func (c *rotationRepair) request(e *env, action string) (in *kms.RepairRotationR
 	in = &kms.RepairRotationRequest{SecretName: c.Name, RepairAction: action, VersionID: c.ID}
 	switch {
 	case action == "apply" && !c.Yes:
-		question := fmt.Sprintf("Give the target the stored credential of %s, over what it has now?", c.Name)
+		question := fmt.Sprintf("Give the target the stored credential of %s?", c.Name)
 		return in, e.confirm(question)
 	case action == "adopt":
 		if in.SecretData, err = e.readValue(source{dashless(c.Adopt), "--adopt", "Value: "}, false); err != nil {
@@ -133,10 +133,15 @@ func explanation(r *kms.DescribeRotationResponse) string {
 	if r.CandidateVersionID != r.BaseVersionID && r.Mode != modeReapply {
 		versions = fmt.Sprintf("version %s, which was to replace version %s", r.CandidateVersionID, r.BaseVersionID)
 	}
+	after := `over what it has now. Whatever
+      uses the credential that was set by hand fails then.`
+	if r.Strategy == "overlap" {
+		after = `beside what it has now. A
+      credential that was set by hand goes on working: remove it at the target if nothing needs it.`
+	}
 	apply := fault.Message(`  keyturn rotation repair %s --apply
-      gives the target the credential of %s, over what it has now. Whatever
-      uses the credential that was set by hand fails then.
-`, r.SecretName, fault.Text(versions))
+      gives the target the credential of %s, %s
+`, r.SecretName, fault.Text(versions), fault.Text(after))
 	if !slices.Contains(r.RepairActions, "apply") {
 		apply = ""
 	}

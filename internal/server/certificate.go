@@ -113,7 +113,7 @@ func (o *ownCertificate) look(asked bool) {
 		o.pair.Store(pair)
 		o.log.Info("a new TLS certificate is in use", "expires", pair.Leaf.NotAfter.UTC())
 	case asked || o.reported != "":
-		o.log.Info("the files of the TLS certificate hold the one in use", "expires", pair.Leaf.NotAfter.UTC())
+		o.log.Info("the TLS certificate files have not changed", "expires", pair.Leaf.NotAfter.UTC())
 	}
 	o.failed, o.reported = false, ""
 }

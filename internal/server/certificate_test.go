@@ -94,7 +94,7 @@ func (r *renewal) want(when, log string, words ...string) {
 
 const (
 	isNew    = `level=INFO msg="a new TLS certificate is in use"`
-	isSame   = `level=INFO msg="the files of the TLS certificate hold the one in use"`
+	isSame   = `level=INFO msg="the TLS certificate files have not changed"`
 	isUnused = `level=ERROR msg="the files of the TLS certificate cannot be used;`
 )
 

@@ -47,6 +47,8 @@ type CheckRequest struct {
 	Current Credential
 	// Partner is the other account of strategy Double; empty without one.
 	Partner string
+	// PartnerRetired says that the last rotation has ended and left Partner without a password.
+	PartnerRetired bool
 	// Strategies are those to judge: the kind's that the secret may use.
 	Strategies []Strategy
 	// Secret is the name of the secret, for the commands of findings: see [Named].

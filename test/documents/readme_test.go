@@ -2,6 +2,7 @@
 package documents_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -56,6 +57,7 @@ func TestFiveMinutes(t *testing.T) {
 		return cmd
 	}
 
+	const previous = "REDISCLI_AUTH=first-password redis-cli -p 6390 --user app ping"
 	tour := blocks(t, "Five minutes")
 	if len(tour) < 4 {
 		t.Fatalf("README.md has %d blocks of commands", len(tour))
@@ -67,7 +69,7 @@ func TestFiveMinutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = exec.Command("redis-cli", "-p", redis, "shutdown", "nosave").Run()
+		_ = exec.Command("sh", "-c", `kill "$(cat "$1")"`, "sh", filepath.Join(dir, "redis.pid")).Run()
 		_ = server.Process.Signal(os.Interrupt)
 		_ = server.Wait()
 	})
@@ -84,5 +86,14 @@ func TestFiveMinutes(t *testing.T) {
 			t.Fatalf("%v\n%s\n%s", err, block, out)
 		}
 		t.Logf("%s\n%s", block, out)
+		if strings.Contains(block, previous) && !strings.Contains(string(out), "PONG") {
+			t.Errorf("in the grace period, the previous password is refused:\n%s", out)
+		}
 	}
+	support.Retry(t, func() error {
+		if out, _ := shell(previous).CombinedOutput(); strings.Contains(string(out), "PONG") {
+			return errors.New("after the grace period, the previous password logs in")
+		}
+		return nil
+	})
 }

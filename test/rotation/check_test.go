@@ -67,3 +67,31 @@ func TestCheck(t *testing.T) {
 		t.Errorf("status: %+v", shown)
 	}
 }
+
+// TestCheckFindsAPasswordOutOfUse verifies that a check notices a password that somebody has given
+// to the login that the last rotation left without one.
+func TestCheckFindsAPasswordOutOfUse(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	x := d.system("double")
+	s := x.run(t, briefly)
+	const code = "password-not-ours"
+	found := func() bool {
+		t.Helper()
+		r, err := s.Client.CheckRotation(t.Context(), name("app"))
+		must(t, err)
+		return slices.ContainsFunc(r.Findings, func(f kms.RotationFinding) bool { return f.Code == code })
+	}
+	if found() {
+		t.Error("before the first rotation, each login has a password of its own")
+	}
+	rotate(t, s, "app", "v2")
+	until(t, s, "app", "done")
+	if found() {
+		t.Error("after a retirement, the login has no password")
+	}
+	d.run(t, "ALTER ROLE app PASSWORD 'set-by-a-session-that-stayed'")
+	if !found() {
+		t.Errorf("a password of the login that is out of use: no finding %s", code)
+	}
+}

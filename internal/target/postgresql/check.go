@@ -46,6 +46,7 @@ func (t *pg) Window(s target.Strategy) string {
 type check struct {
 	*attempt
 	emergency bool
+	retired   bool  // [target.CheckRequest.PartnerRetired]
 	pair      *pair // the two logins, if their databases are to be read; otherwise nil
 	findings  []target.Finding
 }
@@ -58,7 +59,7 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 		return nil, err
 	}
 	defer a.close()
-	k := &check{attempt: a, emergency: r.Emergency}
+	k := &check{attempt: a, emergency: r.Emergency, retired: r.PartnerRetired}
 	if err := k.reading(ctx); err != nil {
 		return nil, err
 	}

@@ -199,21 +199,31 @@ func (k *check) readIn(ctx context.Context, a *attempt, database string, p pair)
 	if err := a.limited(ctx); err != nil {
 		return nil, err
 	}
-	reads, long, err := a.readsSession(ctx, p.acts, k.t.login.Role)
-	if n := len(long); err == nil && n > 0 {
-		k.unread(p, fmt.Sprintf("What is long in %s was not searched for session_user: %s.", databaseNamed(database),
-			several(long)), k.furtherAdvice(database))
+	reads, long, total, err := a.readsSession(ctx, p.acts, k.t.login.Role)
+	if err == nil && total > 0 {
+		k.unread(p, fmt.Sprintf("These definitions in %s are too long to search for session_user: %s.", databaseNamed(database),
+			several(long, total)), k.furtherAdvice(database))
 	}
 	return reads, err
 }
 
-// several names at most three of a list.
-func several(list []string) string {
-	const most = 3
-	if n := len(list); n > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), n-most)
+// several names the first of a list, at most three, and how many more of total there are.
+func several(list []string, total int) string {
+	named := list[:min(len(list), 3)]
+	if more := total - len(named); more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(named, ", "), more)
 	}
-	return strings.Join(list, ", ")
+	return strings.Join(named, ", ")
+}
+
+// distinct returns each of a list once.
+func distinct(list []string) (once []string) {
+	for _, s := range list {
+		if !slices.Contains(once, s) {
+			once = append(once, s)
+		}
+	}
+	return once
 }
 
 // notRead reports a database that could not be read. It returns the error of an application's own
@@ -292,7 +302,8 @@ func (k *check) session(found inDatabases) {
 	if len(found.reads) == 0 {
 		return
 	}
-	fix := "Use current_user there, which is the same for both."
+	fix := "Use current_user there, which is the same for both. In a function with SECURITY DEFINER, current_user is its " +
+		"owner: have the caller hand over the name."
 	if found.further {
 		fix += " " + nameIt
 	}
@@ -324,23 +335,26 @@ const (
 )
 
 // readsSession returns what reads the name of the login, and what is too long to be searched, of
-// all that concerns sessions that act as one role or take another one.
-func (a *attempt) readsSession(ctx context.Context, acts, takes string) (reads, long []string, err error) {
+// which there is total, of all that concerns sessions that act as one role or take another one.
+func (a *attempt) readsSession(ctx context.Context, acts, takes string) (
+	reads, long []string, total int, err error,
+) {
 	rows, err := a.conn.Query(ctx, readsSessionAt(a.able.release), acts, takes, maxSearched, maxSearchedAll)
 	if err != nil {
-		return nil, nil, asFailed(a, err)
+		return nil, nil, 0, asFailed(a, err)
 	}
 	var isLong bool
 	var name string
-	_, err = pgx.ForEachRow(rows, []any{&isLong, &name}, func() error {
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&isLong, &name, &n}, func() error {
 		if isLong {
-			long = append(long, requoted(name))
+			long, total = append(long, requoted(name)), n
 		} else {
 			reads = append(reads, requoted(name))
 		}
 		return nil
 	})
-	return reads, long, asFailed(a, err)
+	return reads, long, total, asFailed(a, err)
 }
 
 // readsSession lists policies, views, functions and defaults that read the name of the login. It
@@ -393,7 +407,8 @@ const readsSession = `WITH
 				OR EXISTS (SELECT FROM name WHERE strpos(body, call) > 0)
 			ELSE strpos(body, 'session_user') > 0 OR strpos(body, 'system_user') > 0
 				OR strpos(body, 'session_authorization') > 0 END)
-	SELECT long, name FROM (SELECT long, name, row_number() OVER (PARTITION BY long ORDER BY name) AS n
+	SELECT long, name, total::int4 FROM (SELECT long, name, row_number() OVER (PARTITION BY long ORDER BY name) AS n,
+			count(*) OVER (PARTITION BY long) AS total
 		FROM (SELECT DISTINCT long, CASE kind
 			WHEN 1 THEN (SELECT 'policy ' || quote_ident(polname) || ' on ' || polrelid::regclass::text
 				FROM pg_policy WHERE oid = id)

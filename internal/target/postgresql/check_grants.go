@@ -17,6 +17,7 @@ type grant struct {
 	// counts says that the grantor answers for the application: the administrator, a superuser, one of
 	// the accounts or a role of theirs, an owner of the application's objects.
 	counts bool
+	lent   bool   // the grantor is not the owner, in whose name a superuser revokes
 	prefix string // of the statements: ALTER DEFAULT PRIVILEGES …
 	rights string // such as SELECT, UPDATE
 	all    string // as REVOKE names all rights
@@ -36,7 +37,11 @@ func (g grant) give(to string) string {
 }
 
 func (g grant) take(from string) string {
-	return g.prefix + "REVOKE " + g.all + " ON " + g.object + " FROM " + quoteIdentifier(from)
+	revoke := g.prefix + "REVOKE " + g.all + " ON " + g.object + " FROM " + quoteIdentifier(from)
+	if g.lent {
+		return "SET ROLE " + quoteIdentifier(g.grantor) + "; " + revoke + "; RESET ROLE"
+	}
+	return revoke
 }
 
 // prepareAdvice is the advice about two logins that act as different roles.
@@ -47,13 +52,14 @@ const prepareAdvice = "keyturn target prepare-accounts TARGET --account=NAME --c
 // grant something: on large objects, on tables to come. So what a stranger grants is a note.
 func (k *check) granted(database string, p pair, login role, list []grant) {
 	for _, counts := range []bool{true, false} {
-		var objects, statements []string
-		var last grant
+		var objects, statements, grantors []string
+		total := 0
 		for _, g := range list {
 			if g.counts != counts {
 				continue
 			}
-			last = g
+			total = g.n
+			grantors = append(grantors, quoted(g.grantor))
 			objects = append(objects, g.what())
 			if counts && p.acts != "" {
 				statements = append(statements, g.give(p.acts))
@@ -63,8 +69,9 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 		if len(objects) == 0 {
 			continue
 		}
-		what := fmt.Sprintf("%s has grants on %d objects of %s (%s)", login.name, last.n, databaseNamed(database),
-			strings.Join(objects, ", "))
+		named := distinct(objects)
+		what := fmt.Sprintf("%s has grants in %s (%s)", login.name, databaseNamed(database),
+			several(named, len(named)+total-len(objects)))
 		fix := strings.TrimSuffix(runThese(statements), ".") + " " + inDatabase(database) + "."
 		if counts {
 			if p.acts == "" {
@@ -78,8 +85,9 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 			Verdict:    target.Note,
 			Strategies: double,
 			Account:    login.name,
-			Text:       fmt.Sprintf("%s from %s, who does not own objects of the application.", what, quoted(last.grantor)),
-			Fix:        fix,
+			Text: fmt.Sprintf("%s from %s. Whoever granted them does not own objects of the application.", what,
+				strings.Join(distinct(grantors), ", ")),
+			Fix: fix,
 		})
 	}
 }
@@ -107,7 +115,7 @@ func (k *check) grants(ctx context.Context, a *attempt, database string, p pair,
 		return nil, asFailed(a, err)
 	}
 	var g grant
-	into := []any{&g.object, &g.grantor, &g.counts, &g.prefix, &g.rights, &g.all, &g.n}
+	into := []any{&g.object, &g.grantor, &g.counts, &g.lent, &g.prefix, &g.rights, &g.all, &g.n}
 	_, err = pgx.ForEachRow(rows, into, func() error {
 		found := g
 		found.object, found.prefix = requoted(g.object), requoted(g.prefix)
@@ -169,7 +177,7 @@ const grantsOf = `WITH
 			WHERE d.classid = 'pg_foreign_data_wrapper'::regclass
 		%[1]s),
 	had AS (SELECT o.name, o.prefix, o.part, o.class, x.grantor, bool_or(o.counts) AS counts,
-			string_agg(DISTINCT x.privilege_type || o.part, ', ') AS rights
+			bool_or(x.grantor <> o.owner) AS lent, string_agg(DISTINCT x.privilege_type || o.part, ', ') AS rights
 		FROM object o, aclexplode(o.acl) x WHERE x.grantee = (SELECT oid FROM login)
 		GROUP BY o.name, o.prefix, o.part, o.class, x.grantor),
 	grantor AS (SELECT g.oid, g.rolname, g.rolsuper OR g.rolname = ANY ($3::text[])
@@ -183,9 +191,9 @@ const grantsOf = `WITH
 						(SELECT oid FROM pg_roles WHERE rolname = $4::text))) AS counts
 		FROM pg_roles g WHERE g.oid IN (SELECT grantor FROM had)),
 	judged AS (SELECT h.name, g.rolname, h.counts OR g.counts OR $5::bool AND h.class NOT IN ('pg_largeobject'::regclass,
-				'pg_default_acl'::regclass, 'pg_database'::regclass) AS counts, h.prefix, h.rights, 'ALL' || h.part AS everything
+				'pg_default_acl'::regclass, 'pg_database'::regclass) AS counts, h.lent, h.prefix, h.rights, 'ALL' || h.part AS everything
 		FROM had h JOIN grantor g ON g.oid = h.grantor)
-	SELECT name, rolname::text, counts, prefix, rights, everything, total::int4 FROM (
+	SELECT name, rolname::text, counts, lent, prefix, rights, everything, total::int4 FROM (
 		SELECT *, count(*) OVER (PARTITION BY counts) AS total,
 			row_number() OVER (PARTITION BY counts ORDER BY prefix, name, rolname) AS n FROM judged) j
 	WHERE n <= 3 ORDER BY counts DESC, n`

@@ -17,6 +17,9 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 		return err
 	}
 	k.withoutEffect(other, current.name, double)
+	if err := k.outOfUse(ctx, other); err != nil {
+		return err
+	}
 	if err := k.certified(ctx, current, other); err != nil {
 		return err
 	}
@@ -87,6 +90,27 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 		}
 	}
 	return nil
+}
+
+// outOfUse reports a password of the login that the last rotation has left without one.
+func (k *check) outOfUse(ctx context.Context, other role) error {
+	if !k.retired || !k.able.reads {
+		return nil
+	}
+	stored, err := k.stored(ctx, other.name)
+	if err == nil && stored != "" {
+		k.found(target.Finding{
+			Code:       "password-not-ours",
+			Verdict:    target.Note,
+			Strategies: double,
+			Account:    other.name,
+			Text: fmt.Sprintf("Role %s is out of use, and has a password that Keyturn did not set: who knows it can log in.",
+				quoted(other.name)),
+			Fix: "If that is a leak, keyturn rotation emergency NAME replaces the credential in use too. To remove it, run ALTER ROLE " +
+				quoteIdentifier(other.name) + " PASSWORD NULL. Sessions of either login can set it again until they end.",
+		})
+	}
+	return err
 }
 
 func (k *check) unequal(account, text, fix string) {
