@@ -418,8 +418,8 @@ func (p *preparation) causes(ctx context.Context) (list []string) {
 	if err != nil {
 		check = rotation.Check{}
 	}
-	unagreed, _ := rotation.Unagreed(check.Findings, target.Double, nil)
-	for _, f := range unagreed {
+	open, _ := rotation.Overridable(check.Findings, target.Double, nil, "")
+	for _, f := range open {
 		list = append(list, "the cause may be "+f.Code+": "+f.Text)
 	}
 	return append(list, fault.Command("rotation check", p.in.SecretName)+" shows all findings")

@@ -129,6 +129,13 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, st step) (rotation
 	return stored, nil
 }
 
+// withReads returns a secret that is read as the state of its rotation demands.
+func withReads(s secret.Secret, r rotation.Record) secret.Secret {
+	s.Rotation.Hold = r.BlocksReads()
+	s.Rotation.Broken = r.State == rotation.Quarantined
+	return s
+}
+
 // putStep stores the record after a step, the notice of it, and its consequences for the secret.
 func (c *Call) putStep(tx *store.Tx, s secret.Secret, old rotation.Record, r *rotation.Record, st step) error {
 	if err := c.announce(tx, old, *r, st.event.Kind); err != nil {
@@ -139,8 +146,7 @@ func (c *Call) putStep(tx *store.Tx, s secret.Secret, old rotation.Record, r *ro
 	if err != nil {
 		return err
 	}
-	s.Rotation.Hold = r.BlocksReads()
-	s.Rotation.Broken = r.State == rotation.Quarantined
+	s = withReads(s, *r)
 	if rotation.PlansAgain(old, *r, st.event.Kind) {
 		if err := c.dueAgain(&s, r); err != nil {
 			return err

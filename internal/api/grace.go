@@ -33,8 +33,9 @@ func (e *Engine) Holders(ctx context.Context, t *Turn) (n int, until time.Time, 
 	return n, until, err
 }
 
-// ReleaseGrace ends a wait for consumers that nothing justifies any longer, right after the engine has
-// stored it. A consumer that moves on between the engine's question and that record finds no wait that it could end.
+// ReleaseGrace ends a wait for consumers that nothing justifies any longer, right after the engine
+// has stored it. A consumer that moves on between the engine's question and that record finds no
+// wait that it could end.
 func (e *Engine) ReleaseGrace(ctx context.Context, t *Turn) error {
 	return releaseGrace(ctx, e.gate.env.DB, t.Record.Account, t.Record.Secret, e.Now())
 }

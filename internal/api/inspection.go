@@ -176,6 +176,15 @@ func (k *inspection) account(ctx context.Context) {
 	}
 }
 
+// inUse returns the account in use, if the secret may rotate it; otherwise nothing may be
+// overridden.
+func (k *inspection) inUse() string {
+	if slices.ContainsFunc(k.check.Findings, func(f target.Finding) bool { return f.Code == codeNotAllowed }) {
+		return ""
+	}
+	return k.method.account
+}
+
 // strategiesOfSecret adds a finding for each strategy of the target that the secret cannot use, and
 // one if it can use none.
 func (k *inspection) strategiesOfSecret() {

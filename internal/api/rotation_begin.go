@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -36,7 +37,7 @@ func emergencyRotation(
 	if err != nil {
 		return nil, err
 	}
-	unagreed, err := c.refuseUnsafe(ctx, in.SecretName, q.ID, in.DryRun || in.AgreeToFindings)
+	overridable, err := c.refuseUnsafe(ctx, in.SecretName, q.ID, in.DryRun || in.AgreeToFindings)
 	if err != nil {
 		return nil, err
 	}
@@ -53,19 +54,22 @@ func emergencyRotation(
 		DryRun:     in.DryRun,
 	}
 	if in.DryRun {
-		if len(unagreed) > 0 {
-			out.Findings = shownFindings(unagreed, nil)
+		if len(overridable) > 0 {
+			out.Findings = shownFindings(overridable, nil)
 		}
 		err = c.breaking(ctx, out)
 	}
 	return out, err
 }
 
-// refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed, a
-// consent that is missing; it returns the findings that lack one. It asks the target and makes no
-// login. Without an answer it refuses nothing: the engine asks again before it sends. A rotation
-// that may have changed the target already is not judged by traces of its own.
-func (c *Call) refuseUnsafe(ctx context.Context, name, id string, agreed bool) (unagreed []target.Finding, err error) {
+// refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed,
+// something that an emergency does not wait for; it returns the findings of the latter sort. It
+// asks the target and makes no login. Without an answer it refuses nothing: the engine asks again
+// before it sends. A rotation that may have changed the target already is not judged by traces of
+// its own.
+func (c *Call) refuseUnsafe(
+	ctx context.Context, name, id string, agreed bool,
+) (overridable []target.Finding, err error) {
 	s, r, err := c.rotated(c.Snapshot, name)
 	if err != nil || s.TargetName() == secret.OwnUsers || r.InFlight() && !r.Unsent() {
 		return nil, err
@@ -82,16 +86,17 @@ func (c *Call) refuseUnsafe(ctx context.Context, name, id string, agreed bool) (
 		return nil, err
 	}
 	strategy, consents := k.method.strategy, s.Settings().Consents
-	unagreed, serious := rotation.Unagreed(k.check.Findings, strategy, consents)
+	overridable, serious := rotation.Overridable(k.check.Findings, strategy, consents, k.inUse())
 	if !agreed {
-		serious = k.check.Findings
+		isDrift := func(f target.Finding) bool { return f.Drift } // nothing of it would change for the worse
+		serious = slices.DeleteFunc(slices.Clone(k.check.Findings), isDrift)
 	}
 	if reason, ok := rotation.MayBegin(serious, strategy, consents); !ok {
 		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s "+
-			"shows all findings. keyturn rotation emergency %s asks for agreement to those that need a consent.",
+			"shows all findings. keyturn rotation emergency %s asks for agreement to those that can be agreed to.",
 			s.Name, fault.Text(fault.Named(reason, s.Name)), s.Name, s.Name)
 	}
-	return unagreed, nil
+	return overridable, nil
 }
 
 // mostBroken is how many consumers a dry run names of each sort.
@@ -153,6 +158,7 @@ func (c *Call) begin(
 		if s, err = s.Ask(q.Trigger == rotation.Emergency, c.Rotation.RequestEvery, c.At); err != nil {
 			return nil, err
 		}
+		s = withReads(s, r)
 		if err := c.announce(tx, before, r, began(before)); err != nil {
 			return nil, err
 		}
@@ -176,10 +182,10 @@ func isRepeated(s secret.Secret, r rotation.Record, id string) (bool, error) {
 	return false, nil
 }
 
-// began returns the event of a rotation that is requested while the record is in that state: it
-// begins, or waits for the end of the one before.
+// began returns the event of a rotation that is requested: it begins, or waits for the end of the
+// one before.
 func began(before rotation.Record) rotation.EventKind {
-	if before.InFlight() {
+	if before.InFlight() && before.State != rotation.Quarantined {
 		return ""
 	}
 	return rotation.Begun

@@ -156,9 +156,9 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 			Window:   windowOf(k.system, strategy),
 			Consents: []string{},
 		}
-		unagreed, _ := rotation.Unagreed(k.check.Findings, strategy, consents)
-		for _, f := range unagreed {
-			if !slices.Contains(row.Consents, f.Consent) {
+		open, _ := rotation.Overridable(k.check.Findings, strategy, consents, "")
+		for _, f := range open {
+			if f.Consent != "" && !slices.Contains(row.Consents, f.Consent) {
 				row.Consents = append(row.Consents, f.Consent)
 			}
 		}
@@ -209,7 +209,8 @@ func windowOf(system target.Target, s target.Strategy) string {
 // its candidate must not be sent. Without an answer it returns the target's error. A candidate that
 // may have reached the target is sent again without a check: what it left there, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
-// An emergency does not wait for consents; overridden says in words which of them are missing.
+// An emergency does not wait for what the holder of the leaked credential can bring about;
+// overridden says in words what that is.
 func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden string, err error) {
 	if t.Record.Mode == rotation.Reapply || t.Record.MayHaveArrived() {
 		return "", nil
@@ -224,9 +225,9 @@ func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden s
 	}
 	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
 	if t.Record.Trigger == rotation.Emergency {
-		var unagreed []target.Finding
-		unagreed, findings = rotation.Unagreed(findings, strategy, consents)
-		overridden = rotation.Overridden(unagreed)
+		var list []target.Finding
+		list, findings = rotation.Overridable(findings, strategy, consents, request.Current.Account)
+		overridden = rotation.Overridden(list)
 	}
 	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
 		return "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",

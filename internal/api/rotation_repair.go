@@ -158,6 +158,23 @@ func (c *Call) keptByAdoption(
 	return v.ID, nil
 }
 
+// notLeaked refuses to adopt the credential that an emergency replaces.
+func (c *Call) notLeaked(tx *store.Tx, s secret.Secret, r rotation.Record, adopted target.Credential) error {
+	v, ok := s.Versions[r.Leaked()]
+	if !ok {
+		return nil
+	}
+	list, _, err := credentials(c.Env, tx, s, v)
+	if err != nil {
+		return err
+	}
+	if list[0].Account == adopted.Account && list[0].Secret.Equal(adopted.Secret) {
+		return fault.New(fault.InUse, "An emergency rotation replaces this credential of secret %q, because it may have "+
+			"leaked. Set another one at the target, and adopt that.", s.Name)
+	}
+	return nil
+}
+
 // adopted stores an adoption, unless the current version has changed during the login.
 func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
 	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
@@ -177,6 +194,9 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		}
 		ch, err := c.adoptedChanges(tx, s, a.value)
 		if err != nil {
+			return err
+		}
+		if err := c.notLeaked(tx, s, r, a.credential); err != nil {
 			return err
 		}
 		kept, err := c.keptByAdoption(tx, s, r, a.credential)

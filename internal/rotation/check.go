@@ -131,25 +131,30 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 	return strings.Join(reasons, " "), len(reasons) == 0
 }
 
-// Unagreed separates the findings for which a strategy lacks a consent from the others. The holder
-// of a leaked credential can make one, so none of them stops an emergency.
-func Unagreed(
-	findings []target.Finding, strategy target.Strategy, consents []string,
-) (unagreed, others []target.Finding) {
+// Overridable separates the findings that the holder of a leaked credential can bring about, for
+// which an emergency does not wait, from the others: those for which a strategy lacks a consent,
+// and what is wrong with the account in use. A strategy that proves the new credential before it
+// replaces that account may begin with an account in any state, and single sets the password that
+// is missing.
+func Overridable(
+	findings []target.Finding, strategy target.Strategy, consents []string, inUse string,
+) (overridable, others []target.Finding) {
 	for _, f := range findings {
-		if f.Verdict == target.NeedsConsent && appliesTo(f, strategy) && !Agreed(f, consents) {
-			unagreed = append(unagreed, f)
+		aside := f.Drift || strategy != target.Single && f.Account == inUse && inUse != ""
+		stops := f.Verdict == target.Impossible && aside || f.Verdict == target.NeedsConsent && !Agreed(f, consents)
+		if stops && appliesTo(f, strategy) {
+			overridable = append(overridable, f)
 		} else {
 			others = append(others, f)
 		}
 	}
-	return unagreed, others
+	return overridable, others
 }
 
 // Overridden says in words which findings an emergency has not waited for; empty for none.
-func Overridden(unagreed []target.Finding) string {
+func Overridden(list []target.Finding) string {
 	var codes []string
-	for _, f := range unagreed {
+	for _, f := range list {
 		codes = append(codes, f.Code+" of "+f.Account)
 	}
 	if n := len(codes); n > maxReasons {
@@ -158,7 +163,7 @@ func Overridden(unagreed []target.Finding) string {
 	if len(codes) == 0 {
 		return ""
 	}
-	return "without the consent to " + strings.Join(codes, ", ") + ": an emergency does not wait for it"
+	return "in spite of " + strings.Join(codes, ", ") + ": an emergency does not wait for a correction or a consent"
 }
 
 // Bounded returns the check with as many findings, and as much text, as a record may hold.

@@ -332,6 +332,18 @@ func PlanIdle(r Record, paused bool, earliest, now time.Time) (step Step, q Requ
 // paused says that the rotations of its target, or all, are paused.
 func (r Record) AwaitsResume(paused bool) bool { return (paused || r.Paused) && r.Trigger != Emergency }
 
+// leave begins an emergency out of a quarantine in which the target no longer accepts the
+// credential in use: who holds a leaked credential can bring that about. Without a second account,
+// a previous credential that is not retired yet would outlast the emergency: that needs a repair
+// first.
+func (r Record) leave(q Request, now time.Time) (next Record, ok bool) {
+	isDrift := r.Mode == Reapply && (r.Interrupted == nil || r.Interrupted.Strategy == target.Double)
+	if !isDrift {
+		return r, false
+	}
+	return r.Begin(q, now), true
+}
+
 // Ask returns the record after a rotation was asked for. It begins, or waits for the end of the one
 // before; an emergency takes the grace of a rotation that replaces the credential already. ok is
 // false when it is refused.
@@ -339,8 +351,10 @@ func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
 	switch {
 	case !r.InFlight():
 		return r.Begin(q, now), true
-	case r.State == Quarantined, q.Trigger != Emergency:
+	case q.Trigger != Emergency:
 		return r, false
+	case r.State == Quarantined:
+		return r.leave(q, now)
 	case r.State == InGrace:
 		r.Then = &q
 		next, err := Next(r, Event{Kind: EndGrace}, now)

@@ -60,6 +60,18 @@ func (r Record) interrupted() *Interrupted {
 	}
 }
 
+// Leaked returns the version that an emergency replaces, whose rotation is under way or
+// interrupted; empty for none.
+func (r Record) Leaked() string {
+	switch i := r.Interrupted; {
+	case i != nil && i.Trigger == Emergency:
+		return i.Base
+	case i == nil && r.InFlight() && r.Trigger == Emergency:
+		return r.Base
+	}
+	return ""
+}
+
 // graceInterrupted reports whether a repair continues a grace period.
 func (r Record) graceInterrupted() bool {
 	return r.Interrupted != nil && r.Interrupted.State == InGrace

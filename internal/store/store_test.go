@@ -346,8 +346,9 @@ func TestClosedIsUnavailable(t *testing.T) {
 	}
 }
 
-// TestGuardAttached verifies that a change which depends on the secrets of a target is decided again
-// when one is attached before the commit, and not when one is attached to another target or rotates.
+// TestGuardAttached verifies that a change which depends on the secrets of a target is decided
+// again when one is attached before the commit, and not when one is attached to another target or
+// rotates.
 func TestGuardAttached(t *testing.T) {
 	t.Parallel()
 	for _, x := range []struct {

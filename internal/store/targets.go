@@ -59,8 +59,8 @@ func (tx *Tx) ChangeAttached(account, target string) error {
 	return attachedKind.saveAt(tx, in(account, target), true)
 }
 
-// GuardAttached makes the commit fail, and the change be decided again, if a [Tx.ChangeAttached] for
-// that target is committed from now on: what [Tx.Rotations] reads guards nothing.
+// GuardAttached makes the commit fail, and the change be decided again, if a [Tx.ChangeAttached]
+// for that target is committed from now on: what [Tx.Rotations] reads guards nothing.
 func (tx *Tx) GuardAttached(account, target string) error {
 	_, err := tx.get(attachedKind.key(in(account, target))) // its revision is all that counts
 	return err

@@ -39,6 +39,9 @@ type Finding struct {
 	// Consent is the value of a secret's rotation setting Consent that agrees to this finding: Code
 	// for NeedsConsent, empty otherwise.
 	Consent string `json:"consent,omitempty"`
+	// Drift says that the account does not have the credential in use. The holder of a leaked
+	// credential can bring that about, so an emergency does not wait for its correction.
+	Drift bool `json:"drift,omitempty"`
 }
 
 // CheckRequest says what to check.

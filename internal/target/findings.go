@@ -17,6 +17,11 @@ func (f *Findings) Impossible(code, text, fix string, strategies ...Strategy) {
 	f.add(Finding{Code: code, Verdict: Impossible, Strategies: strategies, Text: text, Fix: fix})
 }
 
+// Drifted adds a finding that the account does not have the credential in use.
+func (f *Findings) Drifted(code, text, fix string) {
+	f.add(Finding{Code: code, Verdict: Impossible, Text: text, Fix: fix, Drift: true})
+}
+
 // NeedsConsent adds a finding that the operator must agree to. Its code is the token that agrees to
 // it, which [Kind.Consents] lists.
 func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) {

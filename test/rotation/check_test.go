@@ -68,8 +68,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckFindsAPasswordOutOfUse verifies that a check notices a password that somebody has given
-// to the login that the last rotation left without one.
+// TestCheckFindsAPasswordOutOfUse verifies that a check notices a password that was given by
+// hand to the login that the last rotation left without one.
 func TestCheckFindsAPasswordOutOfUse(t *testing.T) {
 	t.Parallel()
 	d := startDatabase(t)

@@ -90,13 +90,17 @@ func (x *walk) asked(ask func(string, func(*world, *data))) {
 // grace of that one away.
 func (x *walk) emergency(ask func(string, func(*world, *data))) {
 	r := x.from.db.rec
-	if r.State == rotation.Quarantined || x.from.made >= maxMade {
+	if x.from.made >= maxMade {
 		return
 	}
 	q := rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Emergency, Grace: grace, At: x.from.now}
-	ask("EmergencyRotation", func(w *world, d *data) {
+	next, ok := r.Ask(q, x.from.now)
+	if !ok {
+		return
+	}
+	ask("EmergencyRotation", func(_ *world, d *data) {
 		d.noPromise()
-		d.rec, _ = r.Ask(q, w.now)
+		d.rec, d.hold = next, x.r.holds(next)
 	})
 }
 

@@ -141,6 +141,7 @@ func (c *checker) accounts(all []account) []account {
 		c.report("credential-not-stored", target.Impossible, whoAll(name, members),
 			"The server does not store the credential in use for "+whoAll(name, members)+".",
 			"Run keyturn rotation repair NAME.")
+		c.found[len(c.found)-1].Drift = true
 	case len(members) > 1:
 		c.report("accounts-together", target.Note, "", "A rotation changes together: "+whoAll(name, members)+".", "")
 	}

@@ -270,7 +270,7 @@ func (k *check) form(ctx context.Context, r role) error {
 	kept, known := formOf(stored)
 	switch {
 	case stored == "":
-		f.Code, f.Verdict = "no-password", target.Impossible
+		f.Code, f.Verdict, f.Drift = "no-password", target.Impossible, true
 		f.Text = fmt.Sprintf("Role %q has no password.", r.name)
 		f.Fix = "Give the role the password that the secret holds (keyturn rotation repair NAME)."
 	case !known:

@@ -201,8 +201,8 @@ func (k *check) readIn(ctx context.Context, a *attempt, database string, p pair)
 	}
 	reads, long, total, err := a.readsSession(ctx, p.acts, k.t.login.Role)
 	if err == nil && total > 0 {
-		k.unread(p, fmt.Sprintf("These definitions in %s are too long to search for session_user: %s.", databaseNamed(database),
-			several(long, total)), k.furtherAdvice(database))
+		k.unread(p, fmt.Sprintf("These definitions in %s are too long to search for session_user: %s.",
+			databaseNamed(database), several(long, total)), k.furtherAdvice(database))
 	}
 	return reads, err
 }
@@ -302,8 +302,8 @@ func (k *check) session(found inDatabases) {
 	if len(found.reads) == 0 {
 		return
 	}
-	fix := "Use current_user there, which is the same for both. In a function with SECURITY DEFINER, current_user is its " +
-		"owner: have the caller hand over the name."
+	fix := "Use current_user there, which is the same for both. In a function with SECURITY DEFINER, current_user is " +
+		"its owner: have the caller hand over the name."
 	if found.further {
 		fix += " " + nameIt
 	}

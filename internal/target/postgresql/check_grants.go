@@ -85,7 +85,7 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 			Verdict:    target.Note,
 			Strategies: double,
 			Account:    login.name,
-			Text: fmt.Sprintf("%s from %s. Whoever granted them does not own objects of the application.", what,
+			Text: fmt.Sprintf("%s from %s. The grantor does not own objects of the application.", what,
 				strings.Join(distinct(grantors), ", ")),
 			Fix: fix,
 		})
@@ -191,7 +191,8 @@ const grantsOf = `WITH
 						(SELECT oid FROM pg_roles WHERE rolname = $4::text))) AS counts
 		FROM pg_roles g WHERE g.oid IN (SELECT grantor FROM had)),
 	judged AS (SELECT h.name, g.rolname, h.counts OR g.counts OR $5::bool AND h.class NOT IN ('pg_largeobject'::regclass,
-				'pg_default_acl'::regclass, 'pg_database'::regclass) AS counts, h.lent, h.prefix, h.rights, 'ALL' || h.part AS everything
+				'pg_default_acl'::regclass, 'pg_database'::regclass) AS counts, h.lent,
+			h.prefix, h.rights, 'ALL' || h.part AS everything
 		FROM had h JOIN grantor g ON g.oid = h.grantor)
 	SELECT name, rolname::text, counts, lent, prefix, rights, everything, total::int4 FROM (
 		SELECT *, count(*) OVER (PARTITION BY counts) AS total,

@@ -106,8 +106,9 @@ func (k *check) outOfUse(ctx context.Context, other role) error {
 			Account:    other.name,
 			Text: fmt.Sprintf("Role %s is out of use, and has a password that Keyturn did not set: who knows it can log in.",
 				quoted(other.name)),
-			Fix: "If that is a leak, keyturn rotation emergency NAME replaces the credential in use too. To remove it, run ALTER ROLE " +
-				quoteIdentifier(other.name) + " PASSWORD NULL. Sessions of either login can set it again until they end.",
+			Fix: "If that is a leak, keyturn rotation emergency NAME replaces the credential in use too. To remove it, " +
+				"run ALTER ROLE " + quoteIdentifier(other.name) + " PASSWORD NULL. Sessions of either login can set it " +
+				"again until they end.",
 		})
 	}
 	return err

@@ -39,7 +39,7 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	}
 	switch {
 	case u.Hash == "":
-		f.Impossible("no-password", "The user has no password: it logs in with a client certificate or by another backend. "+
+		f.Drifted("no-password", "The user has no password: it logs in with a client certificate or by another backend. "+
 			"A rotation would give it one.",
 			"If it should have one: rabbitmqctl change_password with the password in the secret.")
 	case u.accepts(r.Current.Secret) == target.Dead:

@@ -143,15 +143,15 @@ func checkPasswords(f *target.Findings, nodes []*node, users []user, h string) {
 		case slices.Contains(users[i].passwords, h):
 			others--
 		case users[i].exists && !users[i].nopass:
-			f.Impossible("password-missing", fmt.Sprintf("The user has no such password at %s.", n.addr),
+			f.Drifted("password-missing", fmt.Sprintf("The user has no such password at %s.", n.addr),
 				"Add it there, or put the password that every node has into the secret.")
 		}
 		if others > 0 {
 			f.List = append(f.List, target.Finding{
 				Code: "further-passwords", Verdict: target.Note, Account: f.Account,
 				Text: fmt.Sprintf("Besides the one in use, the user has passwords at %s, which stay: %d.", n.addr, others),
-				Fix: "ACL GETUSER lists their hashes, and ACL SETUSER with ! before a hash removes one. After a leak, remove those " +
-					"that no application needs.",
+				Fix: "ACL GETUSER lists their hashes, and ACL SETUSER with ! before a hash removes one. After a leak, remove " +
+					"those that no application needs.",
 			})
 		}
 	}

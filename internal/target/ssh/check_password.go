@@ -74,7 +74,7 @@ func (h *host) judgePassword(f *target.Findings, found shadow, now time.Time) {
 			"Rotate it there.")
 		return
 	case found.hash == "":
-		f.Impossible("no-password", "The account has no password to replace.", "Set one with passwd.")
+		f.Drifted("no-password", "The account has no password to replace.", "Set one with passwd.")
 		return
 	case isLocked(found.hash):
 		f.Impossible("password-locked", "The password is locked.", "Unlock it: usermod -U "+f.Account)
