@@ -367,7 +367,8 @@ func TestRotateRefusals(t *testing.T) {
 		{
 			rotation.InGrace,
 			`The previous credential of secret "db" works until 2026-01-02T04:04:05Z; ` +
-				`keyturn rotation end-grace db retires it now, keyturn rotation emergency db replaces both.`,
+				`keyturn rotation end-grace db retires it now, keyturn rotation undo db makes it current again, ` +
+				`keyturn rotation emergency db replaces both.`,
 		},
 		{
 			rotation.Quarantined,

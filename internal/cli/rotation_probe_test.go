@@ -201,7 +201,7 @@ func TestProbeWithoutAnswer(t *testing.T) {
 		answers(rotationsOf(pending))(w)
 	})
 	err := p.follow(300 * time.Millisecond)
-	if err == nil || !strings.Contains(err.Error(), "after 300ms: the server has answered at ") {
+	if err == nil || !strings.Contains(err.Error(), "after 300ms: the server last answered at ") {
 		t.Errorf("a server that stops answering: %v", err)
 	}
 	if !strings.Contains(out.String(), "\n0 checked, 0 skipped, 1 not asked yet.\n") {
