@@ -19,7 +19,8 @@ const (
 // Evicts reports whether a password that is not the base's is removed with it: the account of a
 // leaked credential must have none.
 func (r Record) Evicts(found target.Foreign) bool {
-	return r.Trigger == Emergency && found.Kind == target.ForeignFound
+	is := found.Kind == target.ForeignFound || found.Kind == target.ForeignNotCompared
+	return r.Trigger == Emergency && is
 }
 
 // BeforeEvicting returns the event that is stored before a password is removed that Keyturn did not

@@ -178,6 +178,12 @@ func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, 
 			break
 		}
 	}
+	if e.Kind == rotation.Retired && t.Record.Trigger == rotation.Emergency {
+		// A session of the leaked account may have acted as the other one, and set its password too.
+		if lost, ready := w.mayRetire(ctx, t, system, change); !ready {
+			e = lost
+		}
+	}
 	return w.move(ctx, t, e, nil)
 }
 

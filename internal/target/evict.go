@@ -31,8 +31,9 @@ type ForeignKind uint8
 
 // The kinds.
 const (
-	NoForeign      ForeignKind = iota
-	ForeignFound               // there is one
-	ForeignShared              // there is one, which may be another application's: it is never removed
-	ForeignUnknown             // whether there is one is not known, so it is not removed
+	NoForeign          ForeignKind = iota
+	ForeignFound                   // there is one
+	ForeignNotCompared             // there is one, in a form that is not compared with the one to be retired
+	ForeignShared                  // there is one, which may be another application's: it is never removed
+	ForeignUnknown                 // whether there is one is not known, so it is not removed
 )

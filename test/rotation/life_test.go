@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/postgresql"
@@ -671,6 +672,41 @@ func TestProbeInGrace(t *testing.T) {
 		must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
 		until(t, s, "app", "done")
 	})
+}
+
+// TestEmergencyProvesTheNewCredentialLast verifies that an emergency does not end while a session
+// of the leaked login, which acts as the other one, has replaced the new credential.
+func TestEmergencyProvesTheNewCredentialLast(t *testing.T) {
+	t.Parallel()
+	var x system
+	var taken login
+	x = startDatabase(t).system("double")
+	s := x.run(t, briefly, server.Change(func(c *server.Config) {
+		c.Rotator.At = func(_, point string) {
+			if point == "before storing "+string(rotation.Evicting) {
+				x.set(t, taken.AccountName, taken.AccountPassword)
+			}
+		}
+	}))
+	leaked := read(t, s, "app", "", "")
+	taken = login{map[bool]string{true: "app_clone", false: "app"}[leaked.AccountName == "app"], "set-by-a-session"}
+	x.set(t, leaked.AccountName, "set-by-the-holder")
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName: "app",
+		VersionID:  "v2",
+	})))
+	r := untilRotation(t, s, "app", "v2", "retiring", "done", "quarantined")
+	support.Retry(t, func() (err error) {
+		r, err = s.Client.DescribeRotation(t.Context(), name("app"))
+		if err == nil && r.State == "retiring" && r.Reason == "" {
+			err = errors.New("it is being retired")
+		}
+		return err
+	})
+	if r.State == "done" {
+		t.Errorf("the emergency has ended, and the new credential does not log in: %+v", r)
+	}
+	x.works(t, "what the session has set", taken, true)
 }
 
 // TestEmergencyOfDrift verifies that an emergency begins although the holder of the leaked

@@ -130,7 +130,8 @@ func (k *check) grants(ctx context.Context, a *attempt, database string, p pair,
 // three that do not. An owner of the application's objects is who owns the database, may create in
 // a schema where PUBLIC may not, or owns a relation on which the acting role has a right. Without
 // an acting role, each login needs what is in a schema, no matter who has granted it. Temporary
-// objects are of one session alone.
+// objects are of one session alone. Of large objects, which every login can create, at most 1000
+// are read, first what owners have who count.
 const grantsOf = `WITH
 	login AS (SELECT oid FROM pg_roles WHERE rolname = $1::text),
 	here AS (SELECT oid, datdba FROM pg_database WHERE datname = current_database()),
@@ -154,9 +155,11 @@ const grantsOf = `WITH
 		UNION ALL SELECT d.classid, n.nspowner, 'SCHEMA ' || quote_ident(n.nspname), n.nspacl, '', '', false
 			FROM dependency d JOIN pg_namespace n ON n.oid = d.objid
 			WHERE d.classid = 'pg_namespace'::regclass AND n.nspname !~ '^pg_(toast|temp)'
-		UNION ALL SELECT d.classid, m.lomowner, 'LARGE OBJECT ' || m.oid, m.lomacl, '', '', false
-			FROM dependency d JOIN pg_largeobject_metadata m ON m.oid = d.objid
-			WHERE d.classid = 'pg_largeobject'::regclass
+		UNION ALL SELECT m.classid, m.lomowner, 'LARGE OBJECT ' || m.oid, m.lomacl, '', '', false
+			FROM (SELECT d.classid, m.* FROM dependency d JOIN pg_largeobject_metadata m ON m.oid = d.objid
+				WHERE d.classid = 'pg_largeobject'::regclass
+				ORDER BY m.lomowner IN (SELECT oid FROM pg_roles WHERE rolsuper OR rolname = ANY ($3::text[])) DESC
+				LIMIT 1000) m
 		UNION ALL SELECT d.classid, f.defaclrole, CASE f.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
 				WHEN 'f' THEN 'FUNCTIONS' WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END, f.defaclacl,
 			'ALTER DEFAULT PRIVILEGES FOR ROLE ' || quote_ident(r.rolname)

@@ -219,9 +219,12 @@ func (t *pg) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 	if err := a.begin(ctx, c.Old.Account); err != nil {
 		return err
 	}
-	remove, found, err := a.stillOld(ctx, c.Old)
+	remove, found, err := a.stillOld(ctx, c)
 	if err == nil && found.Kind != target.NoForeign {
 		remove, err = evict(ctx, found)
+		if err == nil && !remove && found.Kind == target.ForeignNotCompared {
+			remove, err = a.admits(ctx, c.Old)
+		}
 	}
 	switch {
 	case err != nil:
@@ -236,37 +239,49 @@ func (t *pg) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 }
 
 // stillOld reports whether the role's password is still the old one: by the verifier, or by one
-// login where the verifier cannot be read or compared. found is the password that it has instead.
-// Any verifier is one, whatever its form: the role's owner chooses that.
-func (a *attempt) stillOld(ctx context.Context, old target.Credential) (still bool, found target.Foreign, err error) {
-	none, remove := target.Foreign{}, "ALTER ROLE "+quoteIdentifier(old.Account)+" PASSWORD NULL"
-	found = target.Foreign{Kind: target.ForeignUnknown, Text: fmt.Sprintf("Whether role %q has another password than "+
-		"the previous credential is not known, because administrator %q does not read pg_authid. To be sure, run %s.",
-		old.Account, a.t.admin.Account, remove)}
-	if a.able.reads {
-		stored, err := a.stored(ctx, old.Account)
-		if err != nil || stored == "" {
-			return false, none, err
+// login where that cannot be read. found is the password that it has instead. Any verifier is one,
+// whatever its form: the role's owner chooses that, and how long a login with it takes.
+func (a *attempt) stillOld(ctx context.Context, c target.Change) (still bool, found target.Foreign, err error) {
+	old := c.Old
+	remove := fmt.Sprintf("To remove it, run ALTER ROLE %s PASSWORD NULL. A session of either login can set it again: to "+
+		"end them, run SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN (%s, %s).",
+		quoteIdentifier(old.Account), quoteLiteral(old.Account), quoteLiteral(c.New.Account))
+	if !a.able.reads {
+		found = target.Foreign{Kind: target.ForeignUnknown, Text: fmt.Sprintf("Whether role %q has another password than "+
+			"the previous credential is not known, because administrator %q does not read pg_authid. %s", old.Account,
+			a.t.admin.Account, remove)}
+		if still, err = a.admits(ctx, old); still || err != nil {
+			found = target.Foreign{}
 		}
-		found = target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Role %q has another password than the "+
-			"previous credential, which Keyturn did not set and has left: it still logs in. To remove it, run %s.",
-			old.Account, remove)}
-		switch match, known := matches(stored, old.Account, old.Secret); {
-		case match:
-			return true, none, nil
-		case known:
-			return false, found, nil
-		}
+		return still, found, err
 	}
-	err = a.t.logIn(ctx, a.t.config.AdminAddress, old, false)
+	stored, err := a.stored(ctx, old.Account)
+	if err != nil || stored == "" {
+		return false, found, err
+	}
+	switch match, known := matches(stored, old.Account, old.Secret); {
+	case match:
+		return true, found, nil
+	case known:
+		return false, target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Role %q has another password than the "+
+			"previous credential, which Keyturn did not set and has left: it still logs in. %s", old.Account, remove)}, nil
+	}
+	return false, target.Foreign{Kind: target.ForeignNotCompared, Text: fmt.Sprintf("Role %q has a password in a form "+
+		"that Keyturn does not compare. Unless it is the previous credential, which is refused now, it still logs in. %s",
+		old.Account, remove)}, nil
+}
+
+// admits reports whether the server lets a credential in.
+func (a *attempt) admits(ctx context.Context, c target.Credential) (bool, error) {
+	err := a.t.logIn(ctx, a.t.config.AdminAddress, c, false)
 	switch target.ClassOf(err) {
 	case target.Rejected:
-		return false, found, nil
+		return false, nil
 	case target.Admitted:
-		return true, none, nil
+		return true, nil
 	}
 	if e, ok := errors.AsType[*target.Error](err); ok && e.Class == target.Unknown {
 		e.Class = target.Unreachable // the server may have seen the login, but was asked for no change
 	}
-	return err == nil, none, err
+	return err == nil, err
 }

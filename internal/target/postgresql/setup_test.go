@@ -202,7 +202,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	err = proved(t, tt, r, app, fresh)
 	targettest.Expect(t, err, target.Denied, "belongs to the login alone: pg_class")
 	_, err = tt.(target.Preparer).PlanAccounts(t.Context(), r)
-	targettest.Expect(t, err, target.Denied, `has grants in database "postgres"`)
+	targettest.Expect(t, err, target.Denied, `has grants on 1 objects of database "postgres"`)
 	c.exec(t, "DROP TABLE "+prefix+"_alone; ALTER ROLE "+id(name+"2")+" RESET search_path")
 	err = proved(t, tt, r, app, fresh)
 	targettest.Expect(t, err, target.Denied, "setting search_path")

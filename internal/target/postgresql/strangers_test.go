@@ -154,6 +154,16 @@ func testLongBodies(t *testing.T, s *strangers) {
 func testForeignGrants(t *testing.T, s *strangers) {
 	targettest.Must(t, s.Exec(t.Context(), "shop",
 		"CREATE TABLE public.lent (n int); GRANT SELECT ON public.lent TO mallory WITH GRANT OPTION"))
+	s.session(t, "shop", "mallory", "DO $$ BEGIN FOR i IN 1..60000 LOOP PERFORM lo_create(100000 + i); "+
+		"EXECUTE 'GRANT SELECT ON LARGE OBJECT ' || (100000 + i) || ' TO app_clone'; "+
+		"IF i % 2000 = 0 THEN COMMIT; END IF; END LOOP; END $$")()
+	began := time.Now()
+	if got, text := s.check(t, "shop"); got != "granted-by-others note" {
+		t.Errorf("many grants of a stranger: %s: %s", got, text)
+	}
+	t.Logf("a check with 60,000 grants of a stranger took %s", time.Since(began))
+	s.session(t, "shop", "mallory", "DO $$ BEGIN FOR i IN 1..60000 LOOP PERFORM lo_unlink(100000 + i); "+
+		"IF i % 2000 = 0 THEN COMMIT; END IF; END LOOP; END $$")()
 	end := s.session(t, "shop", "mallory", "SELECT lo_create(4243)", "GRANT SELECT ON LARGE OBJECT 4243 TO app_clone",
 		"GRANT SELECT ON public.lent TO app_clone",
 		"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO app_clone")
