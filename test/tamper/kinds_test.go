@@ -470,8 +470,9 @@ func (s *site) records() map[string][]string {
 	found := map[string][]string{}
 	for _, kv := range r.Kvs {
 		key := strings.TrimPrefix(string(kv.Key), s.prefix)
-		kind, _, _ := strings.Cut(key, "/")
-		found[kind] = append(found[kind], key)
+		if kind, _, _ := strings.Cut(key, "/"); unprobed[kind] == "" {
+			found[kind] = append(found[kind], key)
+		}
 	}
 	want := slices.DeleteFunc(store.Kinds(), func(kind string) bool { return unprobed[kind] != "" })
 	if got, want := slices.Sorted(maps.Keys(found)), slices.Sorted(slices.Values(want)); !slices.Equal(got, want) {
