@@ -391,7 +391,8 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	err = p.keep(ctx, func(r rotation.Record) rotation.Record {
 		r.Check = &check
 		if !p.out.Proven {
-			r.Check = keepingNotPrepared(p.notPrepared("a rotation is not possible yet"), &check)
+			r = p.notPrepared(r, "a rotation is not possible yet")
+			r.Check = keepingNotPrepared(r.Check, &check)
 		}
 		if p.out.Proven && r.IsPreparing() { // to end any other pause takes a right of its own
 			r = r.WithPause(nil)
@@ -435,8 +436,7 @@ func (p *preparation) ends(ctx context.Context, err error, advice string) error 
 // accounts replaces with a check.
 func (p *preparation) unfinished(ctx context.Context, why string) error {
 	return p.keep(ctx, func(r rotation.Record) rotation.Record {
-		r.Check = p.notPrepared(why)
-		return r
+		return p.notPrepared(r, why)
 	})
 }
 
@@ -450,25 +450,28 @@ func (p *preparation) keep(ctx context.Context, change func(rotation.Record) rot
 	return p.changeRotation(bounded, change)
 }
 
-// notPrepared is the check of a rotation that is paused until the accounts are proven equal.
-func (p *preparation) notPrepared(why string) *rotation.Check {
-	check := rotation.Check{At: p.At, Target: p.target.Name, Findings: []target.Finding{{
+// notPrepared returns the record of a rotation that is paused until the accounts are proven equal.
+func (p *preparation) notPrepared(r rotation.Record, why string) rotation.Record {
+	r.Preparing = &rotation.Preparing{Continue: p.command(), GiveUp: p.givingUp()}
+	f := target.Finding{
 		Code:    codeNotPrepared,
 		Verdict: target.Impossible,
 		Account: p.in.CloneAccountName,
 		Text: "The accounts are not prepared, because prepare-accounts is not finished: " +
 			fault.Named(why, p.in.SecretName) + ".",
-		Fix: p.command() + continues + gives + p.givingUp() + ".",
-	}}}.Bounded()
-	return &check
+		Fix: r.Preparing.Continue + continues + " To give up: " + r.Preparing.GiveUp + ".",
+	}
+	if target.BoundedFindings([]target.Finding{f})[0].Fix != f.Fix { // a part of a command is none
+		f.Fix = fault.Command("rotation resume", p.in.SecretName) + " names the command that continues, and those that " +
+			"give up."
+	}
+	check := rotation.Check{At: p.At, Target: p.target.Name, Findings: []target.Finding{f}}.Bounded()
+	r.Check = &check
+	return r
 }
 
-// continues follows the command in the fix of the finding of notPrepared, and gives comes before
-// those that give up.
-const (
-	continues = " continues."
-	gives     = " To give up: "
-)
+// continues follows the command in the fix of the finding of notPrepared.
+const continues = " continues."
 
 // givingUp returns the commands that remove what the call has made: the secret, and then the clone,
 // which the secret keeps.
@@ -498,11 +501,14 @@ func continuing(r rotation.Record) (command, giveUp string) {
 		return "", ""
 	}
 	i := slices.IndexFunc(r.Check.Findings, isNotPrepared)
-	if i < 0 {
+	switch {
+	case i < 0:
 		return "", ""
+	case r.Preparing == nil: // of an earlier release
+		command, _, _ = strings.Cut(r.Check.Findings[i].Fix, continues)
+		return command, ""
 	}
-	command, giveUp, _ = strings.Cut(r.Check.Findings[i].Fix, continues+gives)
-	return strings.TrimSuffix(command, continues), strings.TrimSuffix(giveUp, ".")
+	return r.Preparing.Continue, r.Preparing.GiveUp
 }
 
 // codeNoAccount is the code with which targets report that there is no such account.
@@ -634,8 +640,7 @@ func (p *preparation) storeNew(tx *store.Tx, key cmk.Key, spec secret.Spec, data
 		return err
 	}
 	return p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
-		r.Check = p.notPrepared(interrupted)
-		return r.WithPause(p.pause())
+		return p.notPrepared(r, interrupted).WithPause(p.pause())
 	})
 }
 
@@ -659,8 +664,7 @@ func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credentia
 		return target.Credential{}, otherSecret(s)
 	}
 	return list[1], p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
-		r.Check = p.notPrepared(interrupted) // what an earlier call has met may be over
-		return r.WithPause(p.pause())
+		return p.notPrepared(r, interrupted).WithPause(p.pause()) // what an earlier call has met may be over
 	})
 }
 

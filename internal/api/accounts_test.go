@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -140,6 +141,34 @@ func TestResumeOfAPreparation(t *testing.T) {
 		if out := w.must(t, "PrepareTargetAccounts", in...).(*kms.PrepareTargetAccountsResponse); !out.Proven {
 			t.Errorf("%s: the same call once more: %+v", name, out)
 		}
+	}
+}
+
+// TestLongPreparation verifies that a command which continues a preparation is whole, however long
+// it is, and names the accounts as they are.
+func TestLongPreparation(t *testing.T) {
+	t.Parallel()
+	w, p := preparation(t)
+	p.refused = target.Failed(target.Unreachable, "", "connect: connection refused")
+	in := []string{
+		"TargetName", "two", "AccountName", "app", "CloneAccountName", "the  clone",
+		"AccountPassword", "the-applications-password", "Apply", "true", "SecretName", "pair", "VersionId", "first",
+	}
+	command := "keyturn target prepare-accounts two --account=app '--clone=the  clone'"
+	for i := range 12 {
+		database := fmt.Sprintf("database-%d-%s", i, strings.Repeat("x", 45))
+		in = append(in, fmt.Sprintf("Database.%d", i+1), database)
+		command += " --database=" + database
+	}
+	command += " --secret=pair --version=first --apply"
+	w.refused(t, kms.CodeResourceInUse, "", "PrepareTargetAccounts", in...)
+	w.refused(t, kms.CodeResourceInUse, command+" continues that. To give up: keyturn secret delete pair --now",
+		"ResumeRotation", "SecretName", "pair")
+	if d := w.describe(t, "pair"); len(d.Pauses) != 1 || d.Pauses[0].Continue != command {
+		t.Errorf("the pause: %+v", d.Pauses)
+	}
+	if fix := w.check(t, "pair").Findings[0].Fix; !strings.Contains(fix, "keyturn rotation resume pair names") {
+		t.Errorf("the finding: %q", fix)
 	}
 }
 

@@ -59,6 +59,7 @@ var outlives = map[string]bool{
 	"Interrupted":    false,
 	"Quarantine":     false,
 	"Foreign":        false,
+	"Preparing":      false,
 	"PreviousDeadAt": false,
 	"Then":           false,
 	"Health":         true,

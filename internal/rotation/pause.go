@@ -18,6 +18,13 @@ type Pause struct {
 	Preparation bool `json:"preparation,omitempty"`
 }
 
+// Preparing has the commands about accounts that a preparation has not finished: to continue it,
+// and to give it up. A finding about them has no room for every command.
+type Preparing struct {
+	Continue string `json:"continue"`
+	GiveUp   string `json:"give_up"`
+}
+
 // Pausing says whether new rotations are paused.
 type Pausing struct {
 	Paused bool

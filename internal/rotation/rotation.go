@@ -166,6 +166,9 @@ type Record struct {
 	Then *Request `json:"then,omitempty"`
 
 	Health Health `json:"health,omitzero"`
+	// Preparing has what completes the preparation of the accounts while Check has its finding; nil
+	// for none, and in a record of an earlier release.
+	Preparing *Preparing `json:"preparing,omitempty"`
 	// Check is the result of the last check; nil before the first one.
 	Check *Check `json:"check,omitempty"`
 	// Accepted is the version whose credential the target was last seen to accept; empty for none.
