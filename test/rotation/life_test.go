@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -698,7 +699,9 @@ func TestEmergencyProvesTheNewCredentialLast(t *testing.T) {
 	r := untilRotation(t, s, "app", "v2", "retiring", "done", "quarantined")
 	support.Retry(t, func() (err error) {
 		r, err = s.Client.DescribeRotation(t.Context(), name("app"))
-		if err == nil && r.State == "retiring" && r.Reason == "" {
+		isEvicting := func(s kms.RotationStep) bool { return s.Event == string(rotation.Evicting) }
+		i := slices.IndexFunc(r.Steps, isEvicting)
+		if err == nil && r.State == "retiring" && (i < 0 || i == len(r.Steps)-1) {
 			err = errors.New("it is being retired")
 		}
 		return err
