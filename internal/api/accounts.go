@@ -664,7 +664,8 @@ func (p *preparation) stored(tx *store.Tx, s secret.Secret, one target.Credentia
 		return target.Credential{}, otherSecret(s)
 	}
 	return list[1], p.changeRotationIn(tx, func(r rotation.Record) rotation.Record {
-		return p.notPrepared(r, interrupted).WithPause(p.pause()) // what an earlier call has met may be over
+		// The reason that an earlier call stored may no longer apply.
+		return p.notPrepared(r, interrupted).WithPause(p.pause())
 	})
 }
 

@@ -19,7 +19,7 @@ import (
 // evictor is a target in memory whose accounts may change their own password.
 type evictor struct {
 	*memory
-	kind target.ForeignKind // what it says of another password
+	kind target.ForeignKind // returned to the engine as the kind of the other password
 	// after is called when a password was removed that another has set; its error is the answer.
 	after func() error
 }

@@ -70,7 +70,8 @@ func TestProbeResults(t *testing.T) {
 		change(&r)
 		return r
 	}
-	before := func(change func(*kms.ListedRotation)) kms.ListedRotation { // what an earlier probe has found
+	// before returns a rotation with the result of an earlier probe.
+	before := func(change func(*kms.ListedRotation)) kms.ListedRotation {
 		return with(func(r *kms.ListedRotation) {
 			r.ProbeTime, r.ProbeAttemptTime = now.Add(-time.Hour), now.Add(-time.Hour)
 			change(r)

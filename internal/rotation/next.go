@@ -43,7 +43,7 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	case from == Unknown && e.Kind == Resolved && e.Base == target.Live:
 		r.Accepted = r.Base
 	}
-	switch { // what is in use was just accepted
+	switch { // the target has just accepted the credential in use
 	case e.Kind == Promoted:
 		r = r.proven(r.provenAt(now))
 	case e.Kind == Sending && e.Base == target.Live,

@@ -24,7 +24,7 @@ type grant struct {
 	n      int    // how many such grants there are, of which some are read
 }
 
-// what returns the name of the object for a sentence.
+// what returns the object of the grant as a sentence names it.
 func (g grant) what() string {
 	if g.prefix != "" {
 		return "future " + strings.ToLower(g.object)
@@ -131,7 +131,7 @@ func (k *check) grants(ctx context.Context, a *attempt, database string, p pair,
 // a schema where PUBLIC may not, or owns a relation on which the acting role has a right. Without
 // an acting role, each login needs what is in a schema, no matter who has granted it. Temporary
 // objects are of one session alone. Of large objects, which every login can create, at most 1000
-// are read, first what owners have who count.
+// are read, first those whose owner counts.
 const grantsOf = `WITH
 	login AS (SELECT oid FROM pg_roles WHERE rolname = $1::text),
 	here AS (SELECT oid, datdba FROM pg_database WHERE datname = current_database()),
