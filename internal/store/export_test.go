@@ -25,6 +25,9 @@ func (c *counting) Get(ctx context.Context, key string, opts ...clientv3.OpOptio
 	return c.KV.Get(ctx, key, opts...)
 }
 
+// CountAttached counts the records of what is attached to targets.
+func CountAttached(tx *Tx) (int, error) { return attachedKind.count(tx, "") }
+
 // TestTags makes tags under no key, which is enough to tell records apart.
 type TestTags struct{}
 

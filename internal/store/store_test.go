@@ -346,6 +346,75 @@ func TestClosedIsUnavailable(t *testing.T) {
 	}
 }
 
+func putTarget(t *testing.T, db *store.DB, target store.Target) {
+	t.Helper()
+	target.Config = []byte("{}")
+	if err := store.Do(t.Context(), db, func(tx *store.Tx) error { return tx.PutTarget(target) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAttachedToNoTarget verifies that secrets which name targets that are not registered leave
+// nothing behind, and that a target leaves nothing once it is forgotten.
+func TestAttachedToNoTarget(t *testing.T) {
+	t.Parallel()
+	db := temporary(t)
+	do := func(change func(tx *store.Tx) error) {
+		t.Helper()
+		if err := store.Do(t.Context(), db, change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(when string, want int) {
+		t.Helper()
+		if n, err := store.CountAttached(store.Snapshot(t.Context(), db)); err != nil || n != want {
+			t.Errorf("%s: %d records, %v; want %d", when, n, err, want)
+		}
+	}
+	attach := func(tx *store.Tx) error { return tx.ChangeAttached("1", "t") }
+	for i := range 10 {
+		do(func(tx *store.Tx) error { return tx.ChangeAttached("1", fmt.Sprint("invented-", i)) })
+	}
+	do(attach)
+	count("no such target", 0)
+	putTarget(t, db, store.Target{Account: "1", Name: "t"})
+	do(attach)
+	do(attach)
+	count("a target", 1)
+	do(func(tx *store.Tx) error {
+		tx.DeleteTarget("1", "t")
+		return nil
+	})
+	count("a target that is forgotten", 0)
+	do(attach)
+	count("attached once more", 0)
+}
+
+// TestAttachedDuringRegistration verifies that a secret which is attached while its target is
+// registered counts as attached to it: the change of a target that follows is guarded.
+func TestAttachedDuringRegistration(t *testing.T) {
+	t.Parallel()
+	db := temporary(t)
+	decided := 0
+	err := store.Do(t.Context(), db, func(tx *store.Tx) error {
+		decided++
+		if err := tx.ChangeAttached("1", "t"); err != nil {
+			return err
+		}
+		if decided == 1 {
+			putTarget(t, db, store.Target{Account: "1", Name: "t"})
+		}
+		if _, _, err := tx.Rotation("1", "a"); err != nil {
+			return err
+		}
+		return tx.PutRotation(&rotation.Record{Account: "1", Secret: "a", State: rotation.Idle, Target: "t"})
+	})
+	if n, counted := store.CountAttached(store.Snapshot(t.Context(), db)); err != nil || counted != nil || decided != 2 ||
+		n != 1 {
+		t.Errorf("decided %d times, %d records, %v, %v; want 2 and 1", decided, n, err, counted)
+	}
+}
+
 // TestGuardAttached verifies that a change which depends on the secrets of a target is decided
 // again when one is attached before the commit, and not when one is attached to another target or
 // rotates.
@@ -369,6 +438,9 @@ func TestGuardAttached(t *testing.T) {
 		t.Run(x.meanwhile, func(t *testing.T) {
 			t.Parallel()
 			db := temporary(t)
+			for _, in := range []store.Target{{Account: "1", Name: "t"}, {Account: "1", Name: "u"}, {Account: "2", Name: "t"}} {
+				putTarget(t, db, in)
+			}
 			decided := 0
 			err := store.Do(t.Context(), db, func(tx *store.Tx) error {
 				decided++

@@ -54,8 +54,14 @@ func (tx *Tx) DeleteTarget(account, name string) {
 }
 
 // ChangeAttached notes that this change attaches a secret to a target, or has another value sent
-// there for one. Changes that only do this do not conflict with each other.
+// there for one. Changes that only do this do not conflict with each other. For a target that is
+// not registered it writes nothing, or each name that a secret can have for a target would leave a
+// record: nothing is sent there, and a registration before the commit has the change decided again.
 func (tx *Tx) ChangeAttached(account, target string) error {
+	_, registered, err := tx.Target(account, target)
+	if err != nil || !registered {
+		return err
+	}
 	return attachedKind.saveAt(tx, in(account, target), true)
 }
 
