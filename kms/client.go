@@ -13,8 +13,10 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/wire"
@@ -121,7 +123,8 @@ type Call struct {
 	Idempotent bool
 }
 
-// Do sends a call and returns the body of a successful answer. Any other answer is an [*Error].
+// Do sends a call and returns the body of a successful answer. Any other answer is an [*Error]. The
+// error of a call that was sent and not answered is an [*UnansweredError].
 func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
 	if call.Version == "" {
 		call.Version = Version
@@ -131,14 +134,28 @@ func (c *Client) Do(ctx context.Context, call Call) ([]byte, error) {
 		form.Add(p.Name, p.Value)
 	}
 	body := []byte(form.Encode())
+	unanswered := false
 	for attempt := 1; ; attempt++ {
-		answer, err := c.once(ctx, call, body)
-		if err == nil || attempt >= c.config.MaxAttempts || !mayRetry(ctx, call, err) {
-			return answer, err
+		var sent atomic.Bool // the transport may report it from another goroutine
+		traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			WroteRequest: func(i httptrace.WroteRequestInfo) { sent.Store(i.Err == nil) },
+		})
+		answer, err := c.once(traced, call, body)
+		if err == nil {
+			return answer, nil
 		}
-		if d := delay(attempt, err); d > longestWait || !sleep(ctx, d) {
-			return nil, err
+		var answered *Error
+		isAnswered := errors.As(err, &answered)
+		unanswered = unanswered || sent.Load() && !isAnswered
+		if attempt < c.config.MaxAttempts && mayRetry(ctx, call, err) {
+			if d := delay(attempt, err); d <= longestWait && sleep(ctx, d) {
+				continue
+			}
 		}
+		if unanswered && !isAnswered {
+			err = &UnansweredError{Action: call.Action, Idempotent: call.Idempotent, Err: err}
+		}
+		return nil, err
 	}
 }
 

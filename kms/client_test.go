@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -221,6 +222,63 @@ func TestErrors(t *testing.T) {
 		t.Errorf("a success that is not JSON: %v", err)
 	}
 }
+
+// TestUnansweredCall verifies that a caller learns that the service may have carried a call out:
+// where the connection ends before the answer, also if no connection is possible afterwards, and
+// not where the service was not reached or has answered.
+func TestUnansweredCall(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		answers    []func(http.ResponseWriter) // of one connection each; then the service has ended
+		idempotent bool
+		want       bool
+	}{
+		"never reached":                 {nil, true, false},
+		"gone during the call":          {[]func(http.ResponseWriter){hangUp}, false, true},
+		"gone for good during the call": {[]func(http.ResponseWriter){hangUp}, true, true},
+		"answered":                      {[]func(http.ResponseWriter){status(403, kms.CodeNoPermission)}, true, false},
+		"not answered, then refused": {
+			[]func(http.ResponseWriter){hangUp, status(403, kms.CodeNoPermission)}, true, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			left := tt.answers
+			server := &httptest.Server{Listener: listener, Config: &http.Server{}}
+			server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				answer := left[0]
+				if left = left[1:]; len(left) == 0 {
+					listener.Close()
+				}
+				w.Header().Set("Connection", "close")
+				answer(w)
+			})
+			if len(left) == 0 {
+				listener.Close()
+			} else {
+				server.Start()
+				t.Cleanup(server.CloseClientConnections)
+			}
+			c, err := kms.NewClient(kms.Config{Endpoint: "http://" + listener.Addr().String(), Credentials: credentials})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.Do(t.Context(), kms.Call{Action: "RotateSecret", Idempotent: tt.idempotent})
+			var unanswered *kms.UnansweredError
+			if got := errors.As(err, &unanswered); err == nil || got != tt.want ||
+				got && (unanswered.Action != "RotateSecret" || unanswered.Idempotent != tt.idempotent) {
+				t.Errorf("%v, unanswered %t; want %t", err, got, tt.want)
+			}
+		})
+	}
+}
+
+// hangUp ends the connection without an answer.
+func hangUp(http.ResponseWriter) { panic(http.ErrAbortHandler) }
 
 func TestConfig(t *testing.T) {
 	t.Parallel()

@@ -71,8 +71,11 @@ type WatchSecretsResponse struct {
 	RequestID string         `kms:"RequestId"`
 }
 
-// ListSecretConsumersRequest lists the consumers that used a secret in the last two days, in no
-// particular order.
+// ConsumerDays is for how many days at least a consumer is known after it has used a secret.
+const ConsumerDays = 2
+
+// ListSecretConsumersRequest lists the consumers that used a secret in the last [ConsumerDays]
+// days, in no particular order.
 type ListSecretConsumersRequest struct {
 	// SecretName is the name or the ARN.
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`

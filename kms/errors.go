@@ -61,6 +61,23 @@ func (e *Error) RetryAfter() time.Duration {
 	return time.Duration(min(ms, uint64(MaxRetryAfter/time.Millisecond))) * time.Millisecond
 }
 
+// UnansweredError is the error of a call that was sent and to which no answer came: the service may
+// have carried it out.
+type UnansweredError struct {
+	// Action is the operation.
+	Action string
+	// Idempotent says that sending the same call once more has no further effect.
+	Idempotent bool
+	// Err is what the client met last. It may be the refusal of a later connection.
+	Err error
+}
+
+// Error returns the text of Err.
+func (e *UnansweredError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *UnansweredError) Unwrap() error { return e.Err }
+
 // CodeOf returns the code of an error that the service answered, and "" for any other.
 func CodeOf(err error) string {
 	var e *Error

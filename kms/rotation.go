@@ -132,7 +132,7 @@ type EmergencyRotationResponse struct {
 	BreakingCount int              `kms:"BreakingCount,omitempty"`
 	// Unknown are those that were not seen lately, at most 100, and UnknownCount how many there
 	// are: whether they still use the secret is not known. Consumers that have not been seen for
-	// days are not known at all.
+	// [ConsumerDays] days may not be known at all.
 	Unknown      []SecretConsumer `kms:"Unknown,list=Consumer,omitempty"`
 	UnknownCount int              `kms:"UnknownCount,omitempty"`
 	// Findings are what a check finds that needs a consent which the secret does not have.

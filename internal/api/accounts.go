@@ -154,7 +154,7 @@ func (p *preparation) mayUndo() error {
 	release := "detach it: " + fault.Command("rotation detach", name)
 	if s.Managed() {
 		release = fault.Message("store its credential in another secret, which applications then read, and delete this one "+
-			"without recovery (a secret that can be restored keeps its accounts): keyturn secret delete %s --now --yes", name)
+			"without recovery (a secret that can be restored keeps its accounts): keyturn secret delete %s --now", name)
 	}
 	return fault.New(fault.InUse, "Secret %q rotates account %q of target %q. When it serves %q (otherwise: keyturn "+
 		"rotation rotate %s --wait, then keyturn rotation end-grace %s), %s",
@@ -270,7 +270,7 @@ func (p *preparation) refused(err error, advice string) error {
 // said returns what a caller may learn of a target's error, and logs the rest for the operator.
 func (p *preparation) said(err error) string {
 	p.note(p.target, err)
-	return fault.Named(target.TextForCaller(err), p.in.SecretName)
+	return fault.Targeted(fault.Named(target.TextForCaller(err), p.in.SecretName), p.target.Name)
 }
 
 func (p *preparation) describe(plan target.Plan) {
@@ -280,7 +280,12 @@ func (p *preparation) describe(plan target.Plan) {
 		Findings:   append([]string{}, plan.Notes...),
 		Statements: []kms.TargetStatement{},
 	}
-	if len(plan.Steps) == 0 {
+	switch {
+	case len(plan.Steps) > 0:
+	case p.in.Apply && !p.in.Undo: // the clone gets its password nevertheless
+		p.out.Findings = append(p.out.Findings, fault.Message("%s acts as %s already, and was given the password that "+
+			"secret %s has for it", p.in.CloneAccountName, p.in.AccountName, p.in.SecretName))
+	default:
 		p.out.Findings = append(p.out.Findings, "nothing has to be done")
 	}
 	for _, step := range plan.Steps {
@@ -394,6 +399,9 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 			r = p.notPrepared(r, "a rotation is not possible yet")
 			r.Check = keepingNotPrepared(r.Check, &check)
 		}
+		if p.out.Proven {
+			r.Preparing = nil
+		}
 		if p.out.Proven && r.IsPreparing() { // to end any other pause takes a right of its own
 			r = r.WithPause(nil)
 		}
@@ -458,7 +466,7 @@ func (p *preparation) notPrepared(r rotation.Record, why string) rotation.Record
 		Verdict: target.Impossible,
 		Account: p.in.CloneAccountName,
 		Text: "The accounts are not prepared, because prepare-accounts is not finished: " +
-			fault.Named(why, p.in.SecretName) + ".",
+			fault.Targeted(fault.Named(why, p.in.SecretName), p.target.Name) + ".",
 		Fix: r.Preparing.Continue + continues + " To give up: " + r.Preparing.GiveUp + ".",
 	}
 	if target.BoundedFindings([]target.Finding{f})[0].Fix != f.Fix { // a part of a command is none
@@ -490,7 +498,7 @@ func (p *preparation) command() string {
 	for _, name := range p.in.Databases {
 		flags = append(flags, "--database="+name)
 	}
-	flags = append(flags, "--secret="+p.in.SecretName, "--version="+p.in.VersionID, "--apply")
+	flags = append(flags, "--secret="+p.in.SecretName, "--version-id="+p.in.VersionID, "--apply")
 	return fault.Command("target prepare-accounts", p.target.Name, flags...)
 }
 
@@ -505,8 +513,12 @@ func continuing(r rotation.Record) (command, giveUp string) {
 	case i < 0:
 		return "", ""
 	case r.Preparing == nil: // of an earlier release
-		command, _, _ = strings.Cut(r.Check.Findings[i].Fix, continues)
-		return command, ""
+		f := r.Check.Findings[i]
+		if command, _, whole := strings.Cut(f.Fix, continues); whole {
+			return command, ""
+		}
+		return fault.Command("target prepare-accounts", r.Check.Target,
+			"--account=ACCOUNT", "--clone="+f.Account, "--secret="+r.Secret, "--apply"), ""
 	}
 	return r.Preparing.Continue, r.Preparing.GiveUp
 }
@@ -515,8 +527,8 @@ func continuing(r rotation.Record) (command, giveUp string) {
 const codeNoAccount = "no-such-account"
 
 // keepingNotPrepared returns a check that replaces an earlier one; either is nil for none. It keeps
-// the finding that the accounts are not proven equal yet, which says how the second one is made. So
-// that there is none yet is no finding of its own.
+// the finding that the accounts are not proven equal yet, which says how the second one is made. A
+// missing second account is therefore not reported separately.
 func keepingNotPrepared(before, check *rotation.Check) *rotation.Check {
 	if before == nil {
 		return check

@@ -1,12 +1,15 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/cli"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/target"
@@ -99,7 +102,7 @@ func preparation(t *testing.T) (*world, *preparing) {
 func TestResumeOfAPreparation(t *testing.T) {
 	t.Parallel()
 	const command = "keyturn target prepare-accounts two --account=app '--clone=the clone' --owner=app " +
-		"--database=shop --secret=pair --version=first --apply"
+		"--database=shop --secret=pair --version-id=first --apply"
 	const giveUp = " To give up: keyturn secret delete pair --now, then keyturn target prepare-accounts two " +
 		"--account=app '--clone=the clone' --undo --apply."
 	for name, change := range map[string]func(r *rotation.Record){
@@ -133,6 +136,9 @@ func TestResumeOfAPreparation(t *testing.T) {
 			t.Errorf("%s: the repeated call: %+v", name, out)
 		}
 		w.must(t, "ResumeRotation", "SecretName", "pair")
+		if r := w.record(t, "pair"); r.Preparing != nil {
+			t.Errorf("%s: once proven, it is still being prepared: %+v", name, r.Preparing)
+		}
 		if d := w.describe(t, "pair"); d.Paused || slices.ContainsFunc(d.CheckFindings, func(f kms.RotationFinding) bool {
 			return f.Code == "accounts-not-prepared"
 		}) {
@@ -140,6 +146,44 @@ func TestResumeOfAPreparation(t *testing.T) {
 		}
 		if out := w.must(t, "PrepareTargetAccounts", in...).(*kms.PrepareTargetAccountsResponse); !out.Proven {
 			t.Errorf("%s: the same call once more: %+v", name, out)
+		}
+	}
+}
+
+// TestPrintedPreparation verifies that the program takes the commands by which a preparation is
+// continued and given up, as they are printed, and the one for a check that an earlier release has
+// stored.
+func TestPrintedPreparation(t *testing.T) {
+	t.Parallel()
+	w, p := preparation(t)
+	p.refused = target.Failed(target.Unreachable, "", "connect: connection refused")
+	w.refused(t, kms.CodeResourceInUse, "repeat the call to continue", "PrepareTargetAccounts",
+		"TargetName", "two", "AccountName", "app", "CloneAccountName", "the clone", "OwnerName", "app",
+		"Database.1", "shop", "AccountPassword", "the-applications-password", "Apply", "true",
+		"SecretName", "pair", "VersionId", "first")
+	preparing := w.record(t, "pair").Preparing
+	commands := append(strings.Split(preparing.GiveUp, ", then "), preparing.Continue)
+	w.put(t, "pair", func(_ *secret.Secret, r *rotation.Record) {
+		r.Preparing = nil
+		r.Check.Findings[0].Fix = "keyturn rotation resume pair names the command that continues, and those that give up."
+	})
+	commands = append(commands, w.describe(t, "pair").Pauses[0].Continue)
+	if len(commands) != 4 {
+		t.Fatalf("commands: %q", commands)
+	}
+	for _, command := range commands {
+		words, err := exec.CommandContext(t.Context(), "sh", "-c", "printf '%s\\n' "+command).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		args := strings.Split(strings.TrimSuffix(string(words), "\n"), "\n")[1:]
+		var out bytes.Buffer
+		args = slices.Insert(args, 2, "--profile=no-such-profile")
+		code := cli.Run(t.Context(), args, strings.NewReader(""), &out, &out)
+		runs := code == 1 && strings.Contains(out.String(), "no-such-profile")
+		asks := strings.Contains(out.String(), "add --yes to answer yes")
+		if !runs && !asks {
+			t.Errorf("%s: exit code %d, %s", command, code, out.String())
 		}
 	}
 }
@@ -160,7 +204,7 @@ func TestLongPreparation(t *testing.T) {
 		in = append(in, fmt.Sprintf("Database.%d", i+1), database)
 		command += " --database=" + database
 	}
-	command += " --secret=pair --version=first --apply"
+	command += " --secret=pair --version-id=first --apply"
 	w.refused(t, kms.CodeResourceInUse, "", "PrepareTargetAccounts", in...)
 	w.refused(t, kms.CodeResourceInUse, command+" continues that. To give up: keyturn secret delete pair --now",
 		"ResumeRotation", "SecretName", "pair")

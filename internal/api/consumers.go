@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/kms"
 )
 
 const (
@@ -16,9 +17,9 @@ const (
 	noteInterval = time.Second
 	// seenInterval is how old the written time of a consumer may be that has nothing new to say.
 	seenInterval = 5 * time.Minute
-	// termLength is how long the store keeps a consumer at least after it was last seen; a new term
+	// termLength is how long the store keeps the consumers of a term after its beginning; a new term
 	// begins each day.
-	termLength   = 3 * 24 * time.Hour
+	termLength   = kms.ConsumerDays*24*time.Hour + termInterval
 	termInterval = 24 * time.Hour
 	// maxSoon and maxLater bound what waits to be written: of secrets that are rotated or whose
 	// consumers acknowledge, and of all others, of which laterBatch are written a second.

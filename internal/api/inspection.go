@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -125,7 +126,7 @@ const (
 // add adds a finding, or its strategies to the same finding, with the name of the secret in its
 // commands.
 func (k *inspection) add(f target.Finding) {
-	f = f.Named(k.secret.Name)
+	f = f.Named(k.secret.Name).Targeted(k.target.Name)
 	same := func(g target.Finding) bool { return g.Code == f.Code && g.Account == f.Account && g.Text == f.Text }
 	i := slices.IndexFunc(k.check.Findings, same)
 	if i < 0 {
@@ -238,15 +239,16 @@ func deniedCheck(t store.Target, why error) target.Finding {
 	}
 }
 
-// mayLogInWith returns why a record allows no login now; empty when it allows one.
-func (k *inspection) mayLogInWith(r rotation.Record) string {
-	switch {
+// mayLogInWith returns why a record allows no login now; empty when it allows one. at is when it
+// allows one, if that depends on the time alone.
+func (k *inspection) mayLogInWith(r rotation.Record) (why string, at time.Time) {
+	switch allowed := r.LoginAt(k.At); {
 	case r.InFlight() && !slices.Contains(quietStates, r.State):
-		return fmt.Sprintf("a rotation is in state %s, so no login was made", r.State)
-	case r.LoginAt(k.At).After(k.At):
-		return "a login had failed within the minute before, so none was made"
+		return fmt.Sprintf("a rotation is in state %s, so no login was made", r.State), at
+	case allowed.After(k.At):
+		return "a login had failed within the minute before, so none was made", allowed
 	}
-	return ""
+	return "", at
 }
 
 // quietStates are the states of a rotation under way in which the credential in use is not being
@@ -264,9 +266,9 @@ func (k *inspection) logIn(ctx context.Context) {
 		k.add(f)
 		return
 	}
-	if why := k.mayLogInWith(k.record); why != "" {
+	if why, at := k.mayLogInWith(k.record); why != "" {
 		if k.check.Unchecked == "" {
-			k.check.Unchecked, k.check.LoginAt = why, k.record.LoginAt(k.At)
+			k.check.Unchecked, k.check.LoginAt = why, at
 		}
 		return
 	}
@@ -377,7 +379,7 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 		Text:    "The target does not accept the stored credential of " + c.Account + ": " + said + ".",
 	}
 	if v == target.Impossible {
-		f.Fix = fault.Command("rotation repair", k.secret.Name) +
+		f.Fix = fault.Command("rotation repair", k.secret.Name, "--adopt=FILE") +
 			" adopts a credential that works, once a probe has found this."
 	}
 	return f

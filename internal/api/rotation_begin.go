@@ -91,12 +91,17 @@ func (c *Call) refuseUnsafe(
 		isDrift := func(f target.Finding) bool { return f.Drift } // nothing of it would change for the worse
 		serious = slices.DeleteFunc(slices.Clone(k.check.Findings), isDrift)
 	}
-	if reason, ok := rotation.MayBegin(serious, strategy, consents); !ok {
+	reason, ok := rotation.MayBegin(serious, strategy, consents)
+	switch {
+	case ok:
+		return overridable, nil
+	case !agreed && len(overridable) > 0:
 		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s "+
 			"shows all findings. keyturn rotation emergency %s asks for agreement to those that can be agreed to.",
 			s.Name, fault.Text(fault.Named(reason, s.Name)), s.Name, s.Name)
 	}
-	return overridable, nil
+	return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s shows "+
+		"all findings.", s.Name, fault.Text(fault.Named(reason, s.Name)), s.Name)
 }
 
 // mostBroken is how many consumers a dry run names of each sort.

@@ -78,7 +78,7 @@ func (c *Call) startCheck(ctx context.Context, k *inspection) (rotation.Record, 
 			return r, err
 		}
 		before := r
-		if k.mayLogInWith(r) == "" {
+		if why, _ := k.mayLogInWith(r); why == "" {
 			r = r.Trying(c.At)
 			err = tx.PutRotation(&r)
 		}

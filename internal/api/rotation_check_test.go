@@ -196,6 +196,28 @@ func TestCheckRotation(t *testing.T) {
 	}
 }
 
+// TestCheckWithoutALogin verifies that a check which makes no login says when one may be made only
+// where that is a matter of time.
+func TestCheckWithoutALogin(t *testing.T) {
+	t.Parallel()
+	for state, timed := range map[rotation.State]bool{rotation.Applying: false, rotation.Idle: true} {
+		w, _ := rotating(t)
+		w.inState(t, "db", state)
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+			r.Strategy, r.Base, r.LoginFailedAt = target.Single, "", w.now.Add(-time.Second)
+		})
+		out := w.check(t, "db")
+		if out.Unchecked == "" || strings.Contains(out.Unchecked, "the next login may be made at") != timed ||
+			strings.Contains(out.Unchecked, "now") {
+			t.Errorf("%s: %q", state, out.Unchecked)
+		}
+		w.now = w.now.Add(time.Hour)
+		if d := w.describe(t, "db"); strings.Contains(d.CheckUnchecked, "may be made now") != timed {
+			t.Errorf("%s, later: %q", state, d.CheckUnchecked)
+		}
+	}
+}
+
 // TestCheckOfAnOldCredential verifies that the result of a check is not stored for a credential
 // that became the current one meanwhile.
 func TestCheckOfAnOldCredential(t *testing.T) {

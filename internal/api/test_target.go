@@ -78,6 +78,12 @@ func (c *Call) openTested(t store.Target, name string) (target.Target, target.Cr
 // answerFor returns the part of a target's error that a caller may learn, and logs the rest for the
 // operator. Callers learn all that a program on this machine answers.
 func (c *Call) answerFor(t store.Target, err error) target.Error {
+	answer := c.answerOf(t, err)
+	answer.Text = fault.Targeted(answer.Text, t.Name)
+	return answer
+}
+
+func (c *Call) answerOf(t store.Target, err error) target.Error {
 	c.note(t, err)
 	if whole := (*target.Error)(nil); c.isLocal(t) && errors.As(err, &whole) {
 		return *whole

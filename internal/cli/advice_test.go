@@ -54,6 +54,9 @@ func TestAdviceNamesCommands(t *testing.T) {
 			}
 			for _, i := range aCommand.FindAllStringIndex(s.text, -1) {
 				commands++
+				if strings.Contains(s.text[i[1]:], " --yes") {
+					t.Errorf("%s: a printed command asks, so it has no --yes: %s", s.at, s.text)
+				}
 				if fault := faultOf(parser.Model.Node, strings.Fields(s.text[i[0]:])[1:]); fault != "" {
 					t.Errorf("%s: %q %s: %s", s.at, s.text[i[0]:i[1]], fault, s.text)
 				}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+	"github.com/google/uuid"
 	"golang.org/x/term"
 
 	"github.com/keyturn/keyturn/internal/command"
@@ -78,6 +79,13 @@ type env struct {
 	stdout, stderr io.Writer // for texts; see [printable]
 	raw, rawErr    io.Writer // the same, for a value and for other programs
 	model          *kong.Application
+	madeID         string // of a version, by newID
+}
+
+// newID returns an ID for a version that the command line does not name.
+func (e *env) newID() string {
+	e.madeID = uuid.NewString()
+	return e.madeID
 }
 
 // exit ends the parser, which has no other way to end after it has printed help.
@@ -108,6 +116,9 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	e.model = parser.Model
 	err = selected.Run()
+	if err != nil && e.madeID != "" {
+		err = &command.Repeat{Err: err, Flag: "--version-id=" + e.madeID}
+	}
 	if selected.Selected() != nil && selected.Selected().Name != "kms" { // which is in the words of the API
 		err = inFlags(e.suggest(err), selected.Selected())
 	}

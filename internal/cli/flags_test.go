@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -89,6 +90,29 @@ func TestEveryCommandUsesItsProfile(t *testing.T) {
 	}
 	if commands < 50 {
 		t.Errorf("only %d commands were run", commands)
+	}
+}
+
+// TestNoFlagIsHidden verifies that a command line can set each flag of a command: of two flags with
+// one name, the parser takes the one of the program, or of the group, first.
+func TestNoFlagIsHidden(t *testing.T) {
+	t.Parallel()
+	for _, leaf := range newTestParser(t, &env{stdout: io.Discard, stderr: io.Discard}).Model.Leaves(false) {
+		seen := map[string]bool{}
+		for _, group := range leaf.AllFlags(false) {
+			for _, f := range group {
+				names := append([]string{f.Name}, f.Aliases...)
+				if f.Short != 0 {
+					names = append(names, string(f.Short))
+				}
+				for _, name := range names {
+					if seen[name] {
+						t.Errorf("%s has two flags %s", leaf.FullPath(), name)
+					}
+					seen[name] = true
+				}
+			}
+		}
 	}
 }
 

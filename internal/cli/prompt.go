@@ -58,6 +58,16 @@ func (e *env) readValue(from source, raw bool) (sensitive.Value, error) {
 	return sensitive.New(string(data)), nil
 }
 
+// isPiped reports whether standard input is a file or a pipe.
+func (e *env) isPiped() bool {
+	f, ok := e.stdin.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice == 0
+}
+
 // readLine reads a credential of one line, such as a password, and returns it without its line end,
 // also from a file: editors end each line.
 func (e *env) readLine(from source) (sensitive.Value, error) {

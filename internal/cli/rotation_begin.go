@@ -2,8 +2,8 @@ package cli
 
 import (
 	"fmt"
-
-	"github.com/google/uuid"
+	"io"
+	"slices"
 
 	"github.com/keyturn/keyturn/kms"
 )
@@ -24,7 +24,7 @@ func (c *begin) run(
 		return err
 	}
 	if c.ID == "" {
-		c.ID = uuid.NewString()
+		c.ID = e.newID()
 	}
 	out, err := ask(client, &kms.VersionedRequest{SecretName: c.Name, VersionID: c.ID})
 	switch {
@@ -65,7 +65,7 @@ type rotationEmergency struct {
 
 func (c *rotationEmergency) Run(e *env) error {
 	if c.ID == "" {
-		c.ID = uuid.NewString()
+		c.ID = e.newID()
 	}
 	if !c.Yes {
 		if err := c.warn(e); err != nil {
@@ -103,24 +103,8 @@ func (c *rotationEmergency) warn(e *env) error {
 		return err
 	}
 	fmt.Fprintf(e.stderr, "The credential in version %s of %s would stop working.\n", out.CurrentVersionID, out.SecretName)
-	for _, part := range []struct {
-		what  string
-		count int
-		list  []kms.SecretConsumer
-	}{
-		{"Seen lately, and refused until it has fetched the new one", out.BreakingCount, out.Breaking},
-		{"Not seen lately, so nothing is known of it", out.UnknownCount, out.Unknown},
-	} {
-		if part.count == 0 {
-			continue
-		}
-		fmt.Fprintf(e.stderr, "\n%s (%d):\n", part.what, part.count)
-		if err := printConsumers(e.stderr, part.list); err != nil {
-			return err
-		}
-	}
-	if out.BreakingCount+out.UnknownCount == 0 {
-		fmt.Fprintln(e.stderr, "No consumer was seen to use it in the last days.")
+	if err := printBroken(e.stderr, out); err != nil {
+		return err
 	}
 	if len(out.Findings) > 0 {
 		fmt.Fprintln(e.stderr, "\nA check finds what a rotation needs a consent for; the answer yes agrees to it:")
@@ -129,6 +113,36 @@ func (c *rotationEmergency) warn(e *env) error {
 		fmt.Fprintf(e.stderr, "%s: %s %s\n", f.Code, f.Text, f.Fix)
 	}
 	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
+}
+
+// printBroken names those whose credential an emergency makes useless. A principal that is known by
+// its reads alone, such as an operator, gets the new credential when it reads again.
+func printBroken(w io.Writer, out *kms.EmergencyRotationResponse) error {
+	isReader := func(c kms.SecretConsumer) bool { return c.Evidence == kms.EvidenceInferred }
+	readers := slices.DeleteFunc(slices.Clone(out.Breaking), func(c kms.SecretConsumer) bool { return !isReader(c) })
+	consumers := slices.DeleteFunc(slices.Clone(out.Breaking), isReader)
+	for _, part := range []struct {
+		what string
+		list []kms.SecretConsumer
+		more int // than those in list
+	}{
+		{"Consumers seen lately, refused until they have fetched the new one", consumers, 0},
+		{"Readers seen lately, applications or people, which get the new one when they read again", readers,
+			out.BreakingCount - len(out.Breaking)},
+		{"Not seen lately, so nothing is known of them", out.Unknown, out.UnknownCount - len(out.Unknown)},
+	} {
+		if len(part.list)+part.more == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s (%d):\n", part.what, len(part.list)+part.more)
+		if err := printConsumers(w, part.list); err != nil {
+			return err
+		}
+	}
+	if out.BreakingCount+out.UnknownCount == 0 {
+		fmt.Fprintf(w, "No consumer was seen to use it in the last %d days.\n", kms.ConsumerDays)
+	}
+	return nil
 }
 
 type rotationEndGrace struct {

@@ -6,8 +6,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/google/uuid"
-
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -72,7 +70,7 @@ func (c *rotationRepair) request(e *env, action string) (in *kms.RepairRotationR
 			return in, err
 		}
 		if in.VersionID == "" {
-			in.VersionID = uuid.NewString()
+			in.VersionID = e.newID()
 		}
 	}
 	return in, nil
@@ -154,8 +152,8 @@ func explanation(r *kms.DescribeRotationResponse) string {
       changes nothing at the target.
 `, r.SecretName, r.BaseVersionID)
 	default:
-		undo = fmt.Sprintf("  Undo is not possible: the target rejected the previous credential, of version %s, at %s.\n",
-			r.BaseVersionID, when(r.PreviousDeadTime))
+		undo = fmt.Sprintf("  An undo would probably fail: the target rejected the previous credential, of version %s, "+
+			"at %s.\n", r.BaseVersionID, when(r.PreviousDeadTime))
 	}
 	return fault.Message(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
 

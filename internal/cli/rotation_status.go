@@ -70,7 +70,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if len(r.RepairActions) > 0 {
 		add("repair", fault.Command("rotation repair", r.SecretName)+repairAction(r))
 	}
-	add("reason", r.Reason)
+	add("reason", withoutFindings(r.Reason, r.CheckFindings))
 	add("advice", r.Advice)
 	if r.RotationID != "" {
 		mode := r.Mode
@@ -97,7 +97,8 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		add("credential", credentialText(r))
 	}
 	addSettings(add, r)
-	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, r.Steps), printFindings(w, r.CheckFindings))
+	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, stepsWithoutFindings(r.Steps, r.CheckFindings)),
+		printFindings(w, r.CheckFindings))
 }
 
 // modeReapply is the mode of a repair, which gives the target again what it should have.

@@ -7,8 +7,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -186,7 +184,7 @@ func (c *secretPut) Run(e *env) error {
 		return err
 	}
 	if c.ID == "" {
-		c.ID = uuid.NewString()
+		c.ID = e.newID()
 	}
 	kind := kms.DataText
 	if c.Binary {

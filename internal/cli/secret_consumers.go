@@ -56,5 +56,8 @@ func printConsumers(w io.Writer, list []kms.SecretConsumer) error {
 		evidence := map[string]string{kms.EvidenceAcknowledged: "its word", kms.EvidenceInferred: "its reads"}[u.Evidence]
 		t.row(u.Consumer, u.Principal, u.Source, u.VersionID, u.OldestVersionID, behind, evidence, when(u.LastSeen))
 	}
-	return t.write(w)
+	if len(list) == 0 {
+		return t.write(w)
+	}
+	return t.withoutEmpty().write(w)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -21,6 +22,24 @@ type table struct {
 func newTable(header ...string) *table { return &table{header: header} }
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+// withoutEmpty leaves out the columns that are empty in each row.
+func (t *table) withoutEmpty() *table {
+	short := &table{}
+	used := func(cells []string) (list []string) {
+		for i, c := range cells {
+			if slices.ContainsFunc(t.rows, func(r []string) bool { return r[i] != "" }) {
+				list = append(list, c)
+			}
+		}
+		return list
+	}
+	short.header = used(t.header)
+	for _, r := range t.rows {
+		short.row(used(r)...)
+	}
+	return short
+}
 
 func (t *table) write(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -19,7 +19,7 @@ type targetPrepareAccounts struct {
 	Apply    bool     `help:"Make the changes. Without --apply they are only shown."`
 	Undo     bool     `help:"Remove the clone again; its objects go to the account. No secret may rotate it."`
 	Secret   string   `help:"With --apply: the secret to create, with both credentials." placeholder:"NAME"`
-	Version  string   `help:"With --apply: ID of its first version." placeholder:"ID" default:"v1"`
+	Version  string   `name:"version-id" help:"With --apply: ID of its first version." placeholder:"ID" default:"v1"`
 	Password string   `name:"password-file" help:"Its password (in the secret, or stdin)." placeholder:"FILE" type:"path"`
 }
 
@@ -70,6 +70,10 @@ func (c *targetPrepareAccounts) call(
 	if c.Password == "" {
 		out, err = client.PrepareTargetAccounts(e.ctx, in)
 		if !c.Apply || !errors.Is(err, kms.ErrMissingParameter) {
+			if err == nil && c.Apply && !c.Undo && e.isPiped() {
+				fmt.Fprintf(e.stderr, "Standard input was not read: secret %s has the password of %s already.\n",
+					c.Secret, c.Account)
+			}
 			return out, err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"runtime"
 
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -54,6 +55,7 @@ func (e Exit) Error() string { return e.Text }
 func Report(stderr io.Writer, program string, err error) int {
 	var exit Exit
 	var service *kms.Error
+	var unanswered *kms.UnansweredError
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	switch {
@@ -71,6 +73,9 @@ func Report(stderr io.Writer, program string, err error) int {
 			fmt.Fprintf(stderr, "  not allowed: %s; the audit record of the request names the resource\n",
 				service.DeniedAction)
 		}
+	case errors.As(err, &unanswered) && mutates(unanswered.Action):
+		fmt.Fprintf(stderr, "%s: %s\n  the request was sent and not answered, so the server may have carried it out\n  %s\n",
+			program, err, repeating(err, unanswered))
 	case isDial(err):
 		fmt.Fprintf(stderr, "%s: %s\n  check that the server runs and that the endpoint is right: "+
 			"keyturn profile show, or KEYTURN_ENDPOINT\n", program, err)
@@ -85,6 +90,37 @@ func Report(stderr io.Writer, program string, err error) int {
 		fmt.Fprintf(stderr, "%s: %s\n", program, err)
 	}
 	return ExitFailed
+}
+
+// Repeat is the error of a call for which the command made an ID: the command that repeats the call
+// has to name it.
+type Repeat struct {
+	Err  error
+	Flag string // with the ID
+}
+
+func (r *Repeat) Error() string { return r.Err.Error() }
+
+// Unwrap returns Err.
+func (r *Repeat) Unwrap() error { return r.Err }
+
+// mutates reports whether an operation changes something.
+func mutates(action string) bool {
+	op := protocol.Named(action)
+	return op == nil || op.Mutates
+}
+
+// repeating says what an operator can do about a call that was not answered.
+func repeating(err error, unanswered *kms.UnansweredError) string {
+	var repeat *Repeat
+	switch {
+	case !unanswered.Idempotent:
+		return "look before you repeat the command: a second call may have a further effect"
+	case errors.As(err, &repeat):
+		return "once the server runs, repeat the command with " + repeat.Flag + ": that is safe, as it is the same " +
+			"request"
+	}
+	return "once the server runs, repeat the same command: that is safe"
 }
 
 // isDial reports whether no connection to the server was possible.

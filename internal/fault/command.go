@@ -45,6 +45,22 @@ func inText(place string) *regexp.Regexp {
 		`((?: --[a-z-]+(?:=(?:'[^']*'|` + flagValue + `))?)*)`)
 }
 
+// forTarget matches a command about a target with a placeholder.
+var forTarget = regexp.MustCompile(`(keyturn target [a-z-]+) (TARGET\b)((?: --[a-z-]+(?:[ =](?:'[^']*'|` +
+	flagValue + `))?)*)`)
+
+// Targeted returns a text in which each command that has TARGET for its name is about the target of
+// that name, as [Named] does for NAME.
+func Targeted(text, target string) string {
+	if target == "" {
+		return text
+	}
+	return forTarget.ReplaceAllStringFunc(text, func(command string) string {
+		m := forTarget.FindStringSubmatch(command)
+		return ordered(m[1], m[3], target, ShellWord(target))
+	})
+}
+
 const flagValue = `(?:%(?:\[\d+\])?[a-z]|[A-Za-z0-9_=-])(?:[A-Za-z0-9_.,:/=-]*[A-Za-z0-9_])?`
 
 var (

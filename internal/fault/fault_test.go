@@ -80,6 +80,25 @@ func TestCommandsOfMessages(t *testing.T) {
 	}
 }
 
+// TestTargeted verifies that a command with TARGET for its name gets the name of the target,
+// wherever flags stand, and that nothing else changes.
+func TestTargeted(t *testing.T) {
+	t.Parallel()
+	const text = "TARGET: keyturn target update TARGET --set account_host=HOST chooses one, keyturn target show TARGET. " +
+		"keyturn rotation configure NAME --target=TARGET"
+	for name, want := range map[string]string{
+		"": text,
+		"pg main": "TARGET: keyturn target update 'pg main' --set account_host=HOST chooses one, keyturn target show " +
+			"'pg main'. keyturn rotation configure NAME --target=TARGET",
+		"-x": "TARGET: keyturn target update --set account_host=HOST -- -x chooses one, keyturn target show -- -x. " +
+			"keyturn rotation configure NAME --target=TARGET",
+	} {
+		if got := fault.Targeted(text, name); got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
+	}
+}
+
 // TestCommand verifies that a command is about its name whatever name and flags are.
 func TestCommand(t *testing.T) {
 	t.Parallel()

@@ -59,7 +59,7 @@ var outlives = map[string]bool{
 	"Interrupted":    false,
 	"Quarantine":     false,
 	"Foreign":        false,
-	"Preparing":      false,
+	"Preparing":      true,
 	"PreviousDeadAt": false,
 	"Then":           false,
 	"Health":         true,

@@ -47,10 +47,11 @@ func (c Check) For(version string, now time.Time) Check {
 		})
 	}
 	if c.Unchecked != "" && !c.LoginAt.IsZero() {
-		c.Unchecked += "; the next login may be made now"
+		when := "now"
 		if c.LoginAt.After(now) {
-			c.Unchecked = strings.TrimSuffix(c.Unchecked, "now") + "at " + c.LoginAt.UTC().Format(time.RFC3339)
+			when = "at " + c.LoginAt.UTC().Format(time.RFC3339)
 		}
+		c.Unchecked += "; the next login may be made " + when
 	}
 	return c
 }

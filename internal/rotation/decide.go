@@ -188,7 +188,7 @@ func Before(a Answer) (e Event, ready bool) {
 }
 
 // BaseDead returns the event of a send that did not begin, because the target's own state says that
-// it does not accept the base. Other than after a login that was rejected, nothing is tried again.
+// it does not accept the base. Unlike a rejected login, this is not retried.
 func BaseDead() Event {
 	return Event{Kind: Unready, Text: "its own state says so", Base: target.Dead, Answered: true}
 }

@@ -14,6 +14,9 @@ import (
 func (r Record) unready(e Event, now time.Time) Record {
 	what := "Nothing was sent, because no login with the credential in use succeeded: " + e.Text + ". " +
 		"Fix how the secret's logins connect (addresses, database, TLS), or what the target refuses."
+	if e.Base == target.Dead && !e.LoginFailed { // without a login
+		what = "Nothing was sent. The target's own state shows that it does not accept the credential in use."
+	}
 	switch {
 	case r.Then != nil && r.Attempt == 0: // an emergency waits for the end
 		return r.abandon(what, now)
@@ -23,7 +26,7 @@ func (r Record) unready(e Event, now time.Time) Record {
 		e.Text = what
 		return r.later(e, now)
 	}
-	r.Health.ProbedAt, r.Health.Live = now, false
+	r.Health = r.Health.answered(now, false)
 	if e.LoginFailed {
 		if r.Rejections++; r.Rejections < MaxRejections {
 			r.NextAt = now.Add(LoginWindow + jittered(LoginWindow/4, e.Jitter))
@@ -134,7 +137,7 @@ func (r Record) late(e Event, now time.Time) Record {
 func (r Record) checkCopies(now time.Time) Record {
 	if at := now.Add(r.Lag); r.Strategy == target.Single && r.Lag > 0 &&
 		(r.Health.NextAt.IsZero() || r.Health.NextAt.After(at)) {
-		r.Health.NextAt = at
+		r.Health.NextAt, r.Health.DueAt = at, at
 	}
 	return r
 }

@@ -63,10 +63,81 @@ func TestRejectedBase(t *testing.T) {
 	if err != nil || r.State != rotation.Quarantined || !strings.Contains(r.Reason, "its own state says so") {
 		t.Errorf("after the target's own state: %s (%s), %v", r.State, r.Reason, err)
 	}
+	hurried := waiting
+	hurried.Then = &rotation.Request{Mode: rotation.Rotate, Trigger: rotation.Emergency}
+	r, err = rotation.Next(hurried, rotation.BaseDead(), noon)
+	if err != nil || r.State != rotation.Abandoned || strings.Contains(r.Reason, "no login") ||
+		!strings.Contains(r.Reason, "The target's own state shows that it does not accept the credential in use.") {
+		t.Errorf("with an emergency that waits: %s (%s), %v", r.State, r.Reason, err)
+	}
 	waiting.Attempt = 1
 	r, err = rotation.Next(waiting, rotation.BaseDead(), noon)
 	if err != nil || r.State != rotation.Unknown { // it may have the candidate
 		t.Errorf("after an attempt and the target's own state: %s, %v", r.State, err)
+	}
+}
+
+// TestRejectedBaseIsHealth verifies that a login by which a rotation learns that the credential
+// in use is dead counts as an attempt to ask, and leaves nothing of an earlier probe without an
+// answer.
+func TestRejectedBaseIsHealth(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Prepared)
+	r.Strategy, r.Attempt = target.Single, 0
+	r.Health = rotation.Health{
+		ProbedAt: noon.Add(-time.Hour),
+		Live:     true,
+		TriedAt:  noon.Add(-time.Minute),
+		NextAt:   noon.Add(time.Hour),
+		Silent:   2,
+		Text:     "no answer",
+	}
+	r, err := rotation.Next(r, rotation.Event{
+		Kind:        rotation.Unready,
+		Base:        target.Dead,
+		LoginFailed: true,
+		Answered:    true,
+	}, noon)
+	want := rotation.Health{ProbedAt: noon, TriedAt: noon, NextAt: noon.Add(time.Hour)}
+	if err != nil || r.Health != want {
+		t.Errorf("%+v, %v; want %+v", r.Health, err, want)
+	}
+}
+
+// TestAskedProbeIsNotDue verifies that a probe that a caller has asked for is due no sooner than
+// without that, whatever comes between: limits of the engine, or the end of a rotation.
+func TestAskedProbeIsNotDue(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]time.Time{"never due": {}, "due later": noon.Add(time.Hour)} {
+		r := record(rotation.Done)
+		r.Health.NextAt = next
+		for step, change := range []func(rotation.Record) rotation.Record{
+			func(r rotation.Record) rotation.Record { return r.AskedProbe(noon) },
+			func(r rotation.Record) rotation.Record { return r.AskedProbe(noon) },
+			func(r rotation.Record) rotation.Record { return r.PutOffProbe(noon.Add(time.Minute), noon) },
+			func(r rotation.Record) rotation.Record { return r.NotFailed(time.Time{}, noon) },
+			func(r rotation.Record) rotation.Record {
+				r.State, r.Strategy = rotation.Undoing, target.Overlap
+				r, err := rotation.Next(r, rotation.Event{Kind: rotation.LoggedIn}, noon)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return r
+			},
+		} {
+			r = change(r)
+			if h := r.Health; !h.Wanted || h.IsDue(noon) {
+				t.Errorf("%s, step %d: %+v", name, step, h)
+			}
+			if got := r.Health.IsDue(noon.Add(2 * time.Hour)); got == next.IsZero() {
+				t.Errorf("%s, step %d: due then: %t", name, step, got)
+			}
+		}
+	}
+	r := record(rotation.Done)
+	r.Health.NextAt = noon
+	if r = r.AskedProbe(noon); !r.Health.IsDue(noon) {
+		t.Errorf("one that is due lost its turn: %+v", r.Health)
 	}
 }
 

@@ -166,7 +166,7 @@ type Record struct {
 	Then *Request `json:"then,omitempty"`
 
 	Health Health `json:"health,omitzero"`
-	// Preparing has what completes the preparation of the accounts while Check has its finding; nil
+	// Preparing has what completes the preparation of the accounts until they are proven equal; nil
 	// for none, and in a record of an earlier release.
 	Preparing *Preparing `json:"preparing,omitempty"`
 	// Check is the result of the last check; nil before the first one.
@@ -191,7 +191,8 @@ type Health struct {
 	// NextAt is when the engine asks it again, or later if its limits require; zero means never.
 	NextAt time.Time `json:"next_at,omitzero"`
 	// DueAt is when the probe is due, where NextAt is another time: sooner, because a caller has asked
-	// for a probe, or later, because of the limits of the engine.
+	// for a probe, or later, because of the limits of the engine. Zero means at NextAt, and where
+	// Wanted is set never.
 	DueAt time.Time `json:"due_at,omitzero"`
 	// Wanted says that a caller has asked for a probe, which is made as soon as the limits of the
 	// engine allow.
@@ -221,29 +222,33 @@ func (h Health) State() string {
 
 // IsDue reports whether the probe is due, and not only asked for by a caller.
 func (h Health) IsDue(now time.Time) bool {
-	due := h.NextAt
-	if !h.DueAt.IsZero() {
-		due = h.DueAt
-	}
+	due := h.due()
 	return !due.IsZero() && !due.After(now)
+}
+
+// due returns when the probe is due; zero for one that only a caller has asked for.
+func (h Health) due() time.Time {
+	if h.DueAt.IsZero() && !h.Wanted {
+		return h.NextAt
+	}
+	return h.DueAt
 }
 
 // until returns the health with a probe that the engine makes at a time, which leaves it as due as
 // it was.
 func (h Health) until(at time.Time) Health {
-	if h.DueAt.IsZero() {
-		h.DueAt = h.NextAt
-	}
-	h.NextAt = at
+	h.DueAt, h.NextAt = h.due(), at
 	return h
 }
 
 // AskedProbe returns the record after a caller has asked for a probe. One that is due keeps its
 // turn.
 func (r Record) AskedProbe(now time.Time) Record {
-	if h := r.Health; !h.IsDue(now) || h.NextAt.Before(now) {
-		r.Health = h.until(now)
+	at := now
+	if h := r.Health; h.IsDue(now) && !h.NextAt.Before(now) {
+		at = h.NextAt
 	}
+	r.Health = r.Health.until(at)
 	r.Health.Wanted = true
 	return r
 }
@@ -312,6 +317,7 @@ func (r Record) Begin(q Request, now time.Time) Record {
 		Abandons:      r.Abandons,
 		Health:        r.Health,
 		Check:         r.Check,
+		Preparing:     r.Preparing,
 		Accepted:      r.Accepted,
 		LoginFailedAt: r.LoginFailedAt,
 		SentAt:        r.SentAt,
@@ -380,8 +386,14 @@ func (r Record) Seen(version string, now, next time.Time) Record {
 // proven notes that the target has accepted the credential in use by then, which leaves what was
 // known of the one before behind.
 func (r Record) proven(at time.Time) Record {
-	r.Health = Health{ProbedAt: at, Live: true, TriedAt: at, NextAt: r.Health.NextAt, Wanted: r.Health.Wanted}
+	r.Health = r.Health.answered(at, true)
 	return r
+}
+
+// answered returns the health after the target has said whether it accepts the credential in use.
+// The next probe stays as it was.
+func (h Health) answered(at time.Time, live bool) Health {
+	return Health{ProbedAt: at, Live: live, TriedAt: at, NextAt: h.NextAt, DueAt: h.DueAt, Wanted: h.Wanted}
 }
 
 // provenAt returns when the candidate was proven last, or now if that is not known.
@@ -429,8 +441,8 @@ func (r Record) Trying(now time.Time) Record {
 // failed before.
 func (r Record) NotFailed(lastFailed, now time.Time) Record {
 	r.LoginFailedAt = lastFailed
-	if h := &r.Health; (h.Wanted || h.ProbedAt.IsZero()) && h.NextAt.After(now) {
-		h.NextAt = now
+	if h := r.Health; (h.Wanted || h.ProbedAt.IsZero()) && h.NextAt.After(now) {
+		r.Health = h.until(now)
 	}
 	return r
 }
@@ -483,7 +495,7 @@ func (r Record) Advice() string {
 		case !r.graceInterrupted():
 			return text
 		case !r.PreviousDeadAt.IsZero():
-			return text + " Undo is not possible: the target rejected the previous credential at " +
+			return text + " An undo would probably fail: the target rejected the previous credential at " +
 				r.PreviousDeadAt.UTC().Format(time.RFC3339) + "."
 		}
 		return text + " The previous credential is not retired yet: " + fault.Command("rotation undo", r.Secret) +

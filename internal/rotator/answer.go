@@ -24,7 +24,7 @@ func textOf(t *api.Turn, err error) string {
 	if e := (*target.Error)(nil); t.Proven() && errors.As(err, &e) {
 		text = e.Error()
 	}
-	return fault.Named(text, t.Secret.Name)
+	return fault.Targeted(fault.Named(text, t.Secret.Name), t.Secret.TargetName())
 }
 
 // notBegun returns the event of a step that could not be begun: the target or its administrator is

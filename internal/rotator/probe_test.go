@@ -20,9 +20,9 @@ func TestProbesThatAreDueComeFirst(t *testing.T) {
 		r := New(nil, nil, nil, Config{ProbeRate: rate})
 		every := time.Duration(float64(time.Second) / rate)
 		due := &api.Turn{Registered: true}
-		asked := &api.Turn{Registered: true, Record: rotation.Record{Health: rotation.Health{Wanted: true}}}
-		lost := &api.Turn{Record: asked.Record}
 		now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+		asked := &api.Turn{Registered: true, Record: rotation.Record{}.AskedProbe(now)}
+		lost := &api.Turn{Record: asked.Record}
 		made := 0
 		for tick := range turns * 10 {
 			now = now.Add(every / 10)

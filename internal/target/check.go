@@ -99,6 +99,12 @@ func (f Finding) Named(secret string) Finding {
 	return f
 }
 
+// Targeted returns f with the name of a target in its commands, see [fault.Targeted].
+func (f Finding) Targeted(name string) Finding {
+	f.Text, f.Fix = fault.Targeted(f.Text, name), fault.Targeted(f.Fix, name)
+	return f
+}
+
 // BoundedFindings returns the most serious findings, with texts that can be stored and shown.
 func BoundedFindings(list []Finding, secrets ...sensitive.Value) []Finding {
 	list = slices.Clone(list)

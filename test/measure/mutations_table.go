@@ -234,7 +234,7 @@ var productMutations = []mutation{
 	{
 		name: "a check logs in again after a login that failed",
 		file: "internal/api/inspection.go",
-		old:  "case r.LoginAt(k.At).After(k.At):",
+		old:  "case allowed.After(k.At):",
 		new:  "case false:",
 		pkg:  "internal/api",
 		test: "TestCheckKeepsTheBudget",

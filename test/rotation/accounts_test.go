@@ -2,9 +2,12 @@ package rotation_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -273,11 +276,12 @@ func connect(t *testing.T, s *keyturntest.Server) {
 func TestPrepareAccountsCommand(t *testing.T) {
 	s, d := startOneLogin(t)
 	connect(t, s)
-	keyturn := func(stdin string, args ...string) (int, string) {
+	var stdin io.Reader // instead of a text
+	keyturn := func(text string, args ...string) (int, string) {
 		var out bytes.Buffer
 		code := cli.Run(t.Context(), append([]string{
 			"target", "prepare-accounts", "pg-main", "--account", "app", "--clone", "app_clone",
-		}, args...), strings.NewReader(stdin), &out, &out)
+		}, args...), cmp.Or[io.Reader](stdin, strings.NewReader(text)), &out, &out)
 		return code, out.String()
 	}
 	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "-- in database postgres, in one transaction\n"+
@@ -296,8 +300,21 @@ func TestPrepareAccountsCommand(t *testing.T) {
 		strings.Contains(out, d.app.AccountPassword) {
 		t.Errorf("applied, %d:\n%s", code, out)
 	}
-	if code, out := keyturn("", "--apply", "--secret", "db"); code != 0 || !strings.Contains(out, "shown to be equal") {
+	code, out := keyturn("", "--apply", "--secret", "db")
+	if code != 0 || !strings.Contains(out, "shown to be equal") || strings.Contains(out, "nothing has to be done") ||
+		!strings.Contains(out, "-- app_clone acts as app already, and was given the password that secret db has for it") ||
+		strings.Contains(out, "Standard input") {
 		t.Errorf("repeated without the password, %d:\n%s", code, out)
+	}
+	unused, err := os.CreateTemp(t.TempDir(), "password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unused.Close()
+	stdin = unused
+	code, out = keyturn("", "--apply", "--secret", "db")
+	if stdin = nil; code != 0 || !strings.Contains(out, "Standard input was not read: secret db has the password of app") {
+		t.Errorf("with a password that is not used, %d:\n%s", code, out)
 	}
 	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "nothing has to be") ||
 		strings.Contains(out, "--apply") {
@@ -427,7 +444,7 @@ func TestPrepareAccountsWayBack(t *testing.T) {
 	until(t, s, "db", "done")
 	for _, flags := range []string{"--undo", "--undo --apply"} {
 		if out := keyturn(1, "", prepare+flags); !strings.Contains(out, "rotation rotate db --wait") ||
-			!strings.Contains(out, "secret delete db --now --yes") {
+			!strings.Contains(out, "keyturn secret delete db --now") || strings.Contains(out, "--yes") {
 			t.Errorf("while a secret rotates the clone:\n%s", out)
 		}
 	}
