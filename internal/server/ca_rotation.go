@@ -2,7 +2,9 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -65,6 +67,19 @@ func parseSuccessor(data []byte) (successor, error) {
 	return s, nil
 }
 
+// pair returns the CA as it signs.
+func (s successor) pair() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	pair, err := tls.X509KeyPair(s.cert, s.key)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, nil, errors.New("the key is not an ECDSA key")
+	}
+	return pair.Leaf, key, nil
+}
+
 func (a *authority) nextPath() string { return filepath.Join(a.dir, nextName) }
 
 // resume finds a replacement that is under way, and finishes one that a crash has interrupted.
@@ -81,7 +96,7 @@ func (a *authority) resume() error {
 		return fmt.Errorf("%s: %w", nextName, err)
 	}
 	if key, err := os.ReadFile(filepath.Join(a.dir, caKeyName)); err == nil && bytes.Equal(key, next.key) {
-		return a.takeOver(next) // the key was replaced already
+		return a.finish(next) // the key was replaced already
 	}
 	a.next = &next
 	return a.writeBundle(next)
@@ -104,41 +119,103 @@ func (a *authority) writeBundle(next successor) error {
 	return root.WriteFile(a.file, bundle)
 }
 
-// takeOver makes next the CA that signs.
-func (a *authority) takeOver(next successor) error {
+// finish writes the files of a CA that has taken over.
+func (a *authority) finish(next successor) error {
 	if err := a.install(next.issuer); err != nil {
 		return err
 	}
 	if err := os.Remove(a.nextPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	a.next, a.leaf = nil, nil
 	return nil
 }
 
-// switchLocked takes the next CA when its time has come. A failure leaves the old one in place; the
-// next handshake tries again.
+// switchLocked takes the next CA when its time has come, and leaves its files to run.
 func (a *authority) switchLocked() {
 	if a.next == nil || a.now().Before(a.next.at) {
 		return
 	}
-	if err := a.takeOver(*a.next); err != nil {
-		a.log.Error("the new local CA could not take over; it is tried again", "err", err)
+	cert, key, err := a.next.pair()
+	if err != nil {
+		a.log.Error("the new local CA could not take over", "err", err)
 		return
+	}
+	a.unwritten = a.next
+	a.cert, a.key, a.next, a.leaf = cert, key, nil, nil
+	select {
+	case a.taken <- struct{}{}:
+	default: // run has not begun to write yet
 	}
 	a.log.Info("the new local CA has taken over: clients that trust only the previous one no longer connect")
 }
 
-// rotate makes a CA that takes over after the overlap.
-func (a *authority) rotate(overlap time.Duration) (successor, error) {
+// run writes the files of a CA that has taken over, until ctx ends. After a failure it tries again
+// every certificatePoll.
+func (a *authority) run(ctx context.Context) {
+	t := time.NewTicker(certificatePoll)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-a.taken:
+		case <-ctx.Done():
+			return
+		}
+		var err error
+		if !doneBefore(ctx, func() { err = a.write() }) {
+			return
+		}
+		if err != nil {
+			a.log.Error("the files of the new local CA cannot be written; it is tried again", "err", err)
+		}
+	}
+}
+
+// write writes the files of a CA that has taken over, if there is one.
+func (a *authority) write() error {
+	a.disk.Lock()
+	defer a.disk.Unlock()
+	return a.writeOnDisk()
+}
+
+// writeOnDisk is [authority.write] with disk locked.
+func (a *authority) writeOnDisk() error {
+	a.mu.Lock()
+	next := a.unwritten
+	a.mu.Unlock()
+	if next == nil {
+		return nil
+	}
+	if err := a.finish(*next); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.next != nil {
+	a.unwritten = nil
+	return nil
+}
+
+// waiting returns the CA that takes over next; nil without one.
+func (a *authority) waiting() *successor {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.switchLocked()
+	return a.next
+}
+
+// rotate makes a CA that takes over after the overlap.
+func (a *authority) rotate(overlap time.Duration) (successor, error) {
+	a.disk.Lock()
+	defer a.disk.Unlock()
+	if next := a.waiting(); next != nil {
 		return successor{}, fault.New(fault.InUse,
 			"A new local CA already waits: it takes over at %s, and clients must trust it by then. "+
 				"To replace both CAs at once, stop the server, move the directory tls out of its data directory and start it "+
 				"again.",
-			a.next.at.UTC().Format(time.RFC3339))
+			next.at.UTC().Format(time.RFC3339))
+	}
+	if err := a.writeOnDisk(); err != nil {
+		return successor{}, err
 	}
 	made, err := makeAuthority(a.names, a.now())
 	if err != nil {
@@ -152,12 +229,14 @@ func (a *authority) rotate(overlap time.Duration) (successor, error) {
 	if err := root.WriteFile(a.nextPath(), data); err != nil {
 		return next, err
 	}
+	a.mu.Lock()
 	a.next = &next
+	a.mu.Unlock()
 	if err := a.writeBundle(next); err != nil {
 		return next, err
 	}
-	a.switchLocked()
-	return next, nil
+	a.waiting() // it takes over at once without an overlap
+	return next, a.writeOnDisk()
 }
 
 // rotateCA is the operation RotateLocalCA.

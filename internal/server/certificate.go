@@ -22,6 +22,7 @@ const certificatePoll = 10 * time.Second
 type ownCertificate struct {
 	certFile, keyFile string
 	trust             ownfile.Trust
+	files             func() (*tls.Certificate, error) // reads both; by default read
 	log               *slog.Logger
 	pair              atomic.Pointer[tls.Certificate]
 	asked             chan struct{} // by reload; one request is enough for all who ask
@@ -40,7 +41,8 @@ func openCertificate(c Config) (*ownCertificate, error) {
 		log:      c.Logger,
 		asked:    make(chan struct{}, 1),
 	}
-	pair, err := o.read()
+	o.files = o.read
+	pair, err := o.files()
 	if err != nil {
 		return nil, fmt.Errorf("TLS certificate: %w", err)
 	}
@@ -83,9 +85,9 @@ func (o *ownCertificate) run(ctx context.Context) {
 	for {
 		select {
 		case <-t.C:
-			o.look(false)
+			o.look(ctx, false)
 		case <-o.asked:
-			o.look(true)
+			o.look(ctx, true)
 		case <-ctx.Done():
 			return
 		}
@@ -95,9 +97,14 @@ func (o *ownCertificate) run(ctx context.Context) {
 // look reads the files and takes the certificate if it is a new one. It always reads: times and
 // sizes do not show every change, and not that a file can be read again. Without a request, a
 // failure is logged once, and only if the look before failed too: a look may come between the
-// replacements of the two files.
-func (o *ownCertificate) look(asked bool) {
-	pair, err := o.read()
+// replacements of the two files. When ctx has ended, it does not wait for a disk that does not
+// answer.
+func (o *ownCertificate) look(ctx context.Context, asked bool) {
+	var pair *tls.Certificate
+	var err error
+	if read := func() { pair, err = o.files() }; !doneBefore(ctx, read) {
+		return
+	}
 	if err != nil {
 		if text := err.Error(); asked || o.failed && text != o.reported {
 			o.log.Error("the files of the TLS certificate cannot be used; the certificate in use stays until it expires",
@@ -116,4 +123,21 @@ func (o *ownCertificate) look(asked bool) {
 		o.log.Info("the TLS certificate files have not changed", "expires", pair.Leaf.NotAfter.UTC())
 	}
 	o.failed, o.reported = false, ""
+}
+
+// doneBefore calls a function that may wait for a disk without a bound, such as one of a network,
+// and reports whether it has returned before ctx ended. If it has not, the caller must not touch
+// again what f uses: f goes on until the disk answers or the process ends.
+func doneBefore(ctx context.Context, f func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -72,6 +72,9 @@ func (s *Server) loops() []func(context.Context) {
 	if s.own != nil {
 		loops = append(loops, s.own.run)
 	}
+	if s.ca != nil {
+		loops = append(loops, s.ca.run)
+	}
 	return loops
 }
 

@@ -52,11 +52,18 @@ type authority struct {
 	// names are the names of the leaf; wanted are the names among them that come from settings.
 	names, wanted []string
 
+	disk  sync.Mutex    // of the files; taken before mu
+	taken chan struct{} // asks run to write
+
+	// mu is not held while a file is read or written, so that no handshake waits for a disk.
 	mu   sync.Mutex
 	cert *x509.Certificate // guarded by mu
 	key  *ecdsa.PrivateKey // guarded by mu
 	next *successor        // guarded by mu; nil while no replacement is under way
 	leaf *tls.Certificate  // guarded by mu
+	// unwritten has taken over, and the files do not show it yet; guarded by mu. After a crash, the
+	// next start takes it from its own file again.
+	unwritten *successor
 }
 
 func serial() *big.Int {
@@ -72,7 +79,15 @@ func openAuthority(dir string, names, wanted []string, now func() time.Time, log
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("local CA: %w", err)
 	}
-	a := &authority{dir: dir, file: filepath.Join(dir, caName), now: now, log: log, names: names, wanted: wanted}
+	a := &authority{
+		dir:    dir,
+		file:   filepath.Join(dir, caName),
+		now:    now,
+		log:    log,
+		names:  names,
+		wanted: wanted,
+		taken:  make(chan struct{}, 1),
+	}
 	if err := a.resume(); err != nil {
 		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
 	}
@@ -84,12 +99,20 @@ func openAuthority(dir string, names, wanted []string, now func() time.Time, log
 		if err := a.install(made); err != nil {
 			return nil, fmt.Errorf("make the local CA: %w", err)
 		}
+		if err := a.load(); err != nil {
+			return nil, fmt.Errorf("make the local CA: %w", err)
+		}
 	} else if err != nil {
 		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
 	}
 	a.logUncovered()
-	_, err := a.certificate(nil)
-	return a, err
+	if _, err := a.certificate(nil); err != nil {
+		return nil, err
+	}
+	if err := a.write(); err != nil {
+		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
+	}
+	return a, nil
 }
 
 // load reads the CA that signs. It is the first in ca.pem.
@@ -156,17 +179,14 @@ func makeAuthority(names []string, now time.Time) (issuer, error) {
 	}, nil
 }
 
-// install makes it the CA that signs. The key is written first: a certificate without its key is
-// made anew at the first start, since nothing can have trusted it yet, and resume finishes a
+// install writes the files of a CA that signs. The key is written first: a certificate without its
+// key is made anew at the first start, since nothing can have trusted it yet, and resume finishes a
 // replacement.
 func (a *authority) install(i issuer) error {
 	if err := root.WriteFile(filepath.Join(a.dir, caKeyName), i.key); err != nil {
 		return err
 	}
-	if err := root.WriteFile(a.file, i.cert); err != nil {
-		return err
-	}
-	return a.load()
+	return root.WriteFile(a.file, i.cert)
 }
 
 // covers reports whether the CA may sign for a name.
