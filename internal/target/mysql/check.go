@@ -77,7 +77,7 @@ type checker struct {
 	unread  []unread
 }
 
-// report adds a finding about all strategies.
+// report adds a finding, about all strategies unless some are given.
 func (c *checker) report(code string, v target.Verdict, account, text, fix string, s ...target.Strategy) {
 	c.found = append(c.found, target.Finding{
 		Code:       code,
@@ -91,8 +91,16 @@ func (c *checker) report(code string, v target.Verdict, account, text, fix strin
 
 // ask adds a finding that needs a consent, which is its code.
 func (c *checker) ask(consent, account, text, fix string, s ...target.Strategy) {
-	c.report(consent, target.NeedsConsent, account, text, fix, s...)
-	c.found[len(c.found)-1].Consent = consent
+	f := &target.Findings{Account: account}
+	f.NeedsConsent(consent, text, fix, s...)
+	c.found = append(c.found, f.List...)
+}
+
+// drifted adds a finding that the account does not have the credential in use.
+func (c *checker) drifted(code, account, text, fix string) {
+	f := &target.Findings{Account: account}
+	f.Drifted(code, text, fix)
+	c.found = append(c.found, f.List...)
 }
 
 func (c *checker) check(ctx context.Context) error {
@@ -138,10 +146,9 @@ func (c *checker) accounts(all []account) []account {
 		return nil
 	case slices.ContainsFunc(members, foreign): // see form
 	case !slices.ContainsFunc(members, opens):
-		c.report("credential-not-stored", target.Impossible, whoAll(name, members),
+		c.drifted("credential-not-stored", whoAll(name, members),
 			"The server does not store the credential in use for "+whoAll(name, members)+".",
 			"Run keyturn rotation repair NAME.")
-		c.found[len(c.found)-1].Drift = true
 	case len(members) > 1:
 		c.report("accounts-together", target.Note, "", "A rotation changes together: "+whoAll(name, members)+".", "")
 	}
