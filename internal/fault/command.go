@@ -29,11 +29,15 @@ func Capital(text string) string {
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 
-// ShellWord quotes a word for a shell where that is necessary.
+// ShellWord quotes a word for a shell where that is necessary: a word that is not shown as it is,
+// see [IsShown], in the form $'…' of POSIX.1-2024, bash, ksh and zsh.
 func ShellWord(s string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/@%+="
 	if s != "" && strings.Trim(s, plain) == "" {
 		return s
+	}
+	if !IsShown(s) {
+		return "$'" + strings.ReplaceAll(Escaped(s, `\u%04x`, `\U%08x`), "'", `\'`) + "'"
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/keyturn/keyturn/internal/egress"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/sensitive"
 )
 
@@ -323,8 +324,15 @@ func Scrub(text string, secrets ...sensitive.Value) string {
 // maxClean is the length of the longest text that [Clean] returns, in characters.
 const maxClean = 300
 
-// Clean makes one line for an error's text from what a target wrote. It scrubs secrets before it
-// cuts the text, because a cut could leave a part of a secret that scrubbing no longer recognizes.
+// Said makes one line for a text from what a target wrote, as [Clean] does, in which nothing
+// looks like a command of keyturn.
+func Said(text string, secrets ...sensitive.Value) string {
+	return fault.Foreign(Clean(text, secrets...))
+}
+
+// Clean makes one line of a text, in which commands of keyturn stay: see [Said]. It scrubs secrets
+// before it cuts the text, because a cut could leave a part of a secret that scrubbing no longer
+// recognizes.
 func Clean(text string, secrets ...sensitive.Value) string {
 	return cleanTo(maxClean, text, secrets)
 }
@@ -338,9 +346,9 @@ func cleanTo(n int, text string, secrets []sensitive.Value) string {
 	return line
 }
 
-// CleanEnd is [Clean] for texts whose end matters most: it cuts off the beginning.
-func CleanEnd(text string, secrets ...sensitive.Value) string {
-	line := oneLine(text, secrets)
+// SaidAtEnd is [Said] for texts whose end matters most: it cuts off the beginning.
+func SaidAtEnd(text string, secrets ...sensitive.Value) string {
+	line := fault.Foreign(oneLine(text, secrets))
 	if r := []rune(line); len(r) > maxClean {
 		return "…" + string(r[len(r)-maxClean:])
 	}

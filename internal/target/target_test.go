@@ -54,9 +54,9 @@ func TestCleanScrubsBeforeItCuts(t *testing.T) {
 		len([]rune(got)) != 301 {
 		t.Errorf("Clean = %q", got)
 	}
-	got = target.CleanEnd("topsecret"+strings.Repeat("x", 295)+"\n", sensitive.New("topsecret"))
+	got = target.SaidAtEnd("topsecret"+strings.Repeat("x", 295)+"\n", sensitive.New("topsecret"))
 	if strings.Contains(got, "secret") || !strings.HasPrefix(got, "…cted]xx") {
-		t.Errorf("CleanEnd = %q", got)
+		t.Errorf("SaidAtEnd = %q", got)
 	}
 }
 

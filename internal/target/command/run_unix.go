@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/ownfile"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/plugin"
@@ -60,7 +61,7 @@ func (r *runner) run(
 		if text, _ := io.ReadAll(io.LimitReader(failure, maxSaid)); len(text) > 0 {
 			_ = cmd.Wait() // the launcher has ended
 			return plugin.Answer{}, target.Failed(
-				target.Denied, "", fmt.Sprintf("%s: the command did not start: %s", what, text), secrets...,
+				target.Denied, "", fmt.Sprintf("%s: the command did not start: %s", what, fault.Foreign(string(text))), secrets...,
 			)
 		}
 	}
@@ -150,7 +151,7 @@ func (t *tail) text(secrets []sensitive.Value) string {
 		}
 		text = text[min(longest, len(text)):]
 	}
-	return target.CleanEnd(text, secrets...)
+	return target.SaidAtEnd(text, secrets...)
 }
 
 // checkExecutable returns the file that a path leads to, if nobody but root and this process's user

@@ -12,6 +12,7 @@ import (
 
 	driver "github.com/go-ldap/ldap/v3"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -85,7 +86,7 @@ func (d *directory) CheckAccount(ctx context.Context, r target.CheckRequest) ([]
 	}
 	dn, err := s.find(r.Current.Account)
 	if err == nil {
-		f.Account = dn
+		f.Account = fault.Foreign(dn)
 		err = s.checkEntry(f, dn, r.Current.Secret)
 	}
 	fix := "Correct the account, or user_dn_template, base and filter of the target."
@@ -101,10 +102,10 @@ func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.V
 	result, err := s.readEntry(dn, "objectClass", "aliasedObjectName", "pwdReset", "nsAccountLock", "pwdPolicySubentry",
 		"pwdChangedTime")
 	if err != nil {
-		return s.failed(fmt.Sprintf("%s: read %q", s.addr, dn), err)
+		return s.failed(fmt.Sprintf("%s: read %s", s.addr, fault.Quoted(dn)), err)
 	}
 	if len(result.Entries) != 1 {
-		return noAccount(fmt.Sprintf("%s: the administrator may not see %q", s.addr, dn))
+		return noAccount(fmt.Sprintf("%s: the administrator may not see %s", s.addr, fault.Quoted(dn)))
 	}
 	entry := result.Entries[0]
 	has := func(attribute, value string) bool {
@@ -115,7 +116,8 @@ func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.V
 	switch {
 	case has("objectClass", "alias"):
 		f.Impossible("alias", "The entry is an alias, and a bind does not follow aliases.",
-			"Use the DN of the entry that it stands for: "+entry.GetEqualFoldAttributeValue("aliasedObjectName"))
+			"Use the DN of the entry that it stands for: "+
+				fault.Foreign(entry.GetEqualFoldAttributeValue("aliasedObjectName")))
 		return nil
 	case has("objectClass", "referral"):
 		f.Impossible("referral", "The entry is a referral to another server.", "Use the address of that server.")
@@ -195,7 +197,7 @@ func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.
 	if len(matching) == 0 && len(unknown) > 0 {
 		f.Impossible("value-not-compared",
 			fmt.Sprintf("The password may be in a value that cannot be compared (%s), so it could not be found to be "+
-				"removed.", strings.Join(unknown, ", ")),
+				"removed.", fault.Foreign(strings.Join(unknown, ", "))),
 			"Use the strategy single.", target.Overlap)
 		others--
 	}
@@ -221,7 +223,7 @@ func (d *directory) judgeUnread(f *target.Findings, mechanisms []string) {
 			"Give it read on userPassword, or set scheme in the target.", target.Single)
 	case len(mechanisms) > 0:
 		f.NeedsConsent(consentToHash, fmt.Sprintf("%s needs a password in clear. Keyturn cannot see whether this one is, "+
-			"and stores a hash.", strings.Join(mechanisms, ", ")),
+			"and stores a hash.", fault.Foreign(strings.Join(mechanisms, ", "))),
 			"Give it read on userPassword.", target.Single)
 	}
 }
@@ -241,17 +243,17 @@ func (d *directory) judgeScheme(f *target.Findings, stored string, mechanisms []
 	case clear && !keep && len(mechanisms) > 0:
 		f.NeedsConsent(consentToHash,
 			fmt.Sprintf("The password is stored in clear, which the server's %s need; a rotation stores a hash, with "+
-				"which simple binds alone work.", strings.Join(mechanisms, ", ")),
+				"which simple binds alone work.", fault.Foreign(strings.Join(mechanisms, ", "))),
 			"Set scheme keep in the target, or store a hash, if all applications use simple binds.")
 	case clear:
 		f.Note("hash-changes", "The password is stored in clear; a rotation stores a hash.")
 	case keep && errors.Is(err, errForm):
 		f.NeedsConsent(consentToHash,
 			fmt.Sprintf("The password is stored in the scheme {%s}, of which no value can be made here; a rotation stores "+
-				"{CRYPT}$6$.", name),
+				"{CRYPT}$6$.", fault.Foreign(name)),
 			"Set scheme in the target.")
 	case !keep && !strings.EqualFold(name, d.Scheme):
-		text := fmt.Sprintf("The password is stored in the scheme {%s}; the target sets %s.", name, d.Scheme)
+		text := fmt.Sprintf("The password is stored in the scheme {%s}; the target sets %s.", fault.Foreign(name), d.Scheme)
 		f.Note("hash-changes", text)
 	}
 }
@@ -297,10 +299,11 @@ func (s *session) checkPolicy(f *target.Findings, dn string, source policySource
 	result, err := s.readEntry(own, "pwdMustChange", "pwdSafeModify", "pwdCheckQuality", "pwdMaxAge", "pwdMinAge")
 	switch {
 	case err != nil && !isAnswer(err):
-		return s.failed(fmt.Sprintf("%s: read the password policy %q", s.addr, own), err)
+		return s.failed(fmt.Sprintf("%s: read the password policy %s", s.addr, fault.Quoted(own)), err)
 	case err != nil, len(result.Entries) != 1:
-		f.NeedsConsent(consentToUnread, fmt.Sprintf("The administrator cannot read the password policy %q of the account, "+
-			"which may refuse a rotation or make the account change its password.", own), "Give it read on the policy.")
+		f.NeedsConsent(consentToUnread, fmt.Sprintf("The administrator cannot read the password policy %s of the account, "+
+			"which may refuse a rotation or make the account change its password.", fault.Quoted(own)),
+			"Give it read on the policy.")
 		return nil
 	}
 	managers, err := s.configuredManagers()
@@ -339,7 +342,7 @@ func policyOf(dn string, entry *driver.Entry) policy {
 
 // judgePolicy reports what a password policy does to a rotation.
 func (d *directory) judgePolicy(f *target.Findings, p policy) {
-	where := fmt.Sprintf("The password policy %q", p.dn)
+	where := "The password policy " + fault.Quoted(p.dn)
 	mustChange := where + " makes the account change a password that was set with the right manage (pwdMustChange), so " +
 		"no application could use it."
 	switch fix := "Set pwdMustChange FALSE, or use an administrator with write and without manage."; {

@@ -63,6 +63,7 @@ import (
 	driver "github.com/go-ldap/ldap/v3"
 
 	"github.com/keyturn/keyturn/internal/egress"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/shacrypt"
 	"github.com/keyturn/keyturn/internal/target/unixcrypt"
@@ -216,10 +217,10 @@ func (d *directory) Apply(ctx context.Context, c target.Change) error {
 		)
 	case len(e.passwords) == 0:
 		return target.Denied.Errorf(
-			"%s of %q has no value that the administrator can read; give it that right, without which the old "+
+			"%s of %s has no value that the administrator can read; give it that right, without which the old "+
 				"value cannot be found to be removed later, or use the strategy single",
 			attribute,
-			dn,
+			fault.Quoted(dn),
 		)
 	}
 	value, err := d.newValue(e, dn, c)
@@ -263,8 +264,8 @@ func (d *directory) newValue(e entry, dn string, c target.Change) (string, error
 		return hashed(schemeCrypt, c), nil
 	}
 	return "", target.Denied.Errorf(
-		"%s of %q is stored %s; set scheme, or give the consent %s to store a hash of another form",
-		attribute, dn, e.howStored(c.Old.Secret), consentToHash,
+		"%s of %s is stored %s; set scheme, or give the consent %s to store a hash of another form",
+		attribute, fault.Quoted(dn), e.howStored(c.Old.Secret), consentToHash,
 	)
 }
 
@@ -284,16 +285,16 @@ func (d *directory) Retire(ctx context.Context, c target.Change) error {
 	matching, unknown := e.matching(c.Old.Secret)
 	if len(matching) == 0 && len(e.passwords) == 0 {
 		return target.Denied.Errorf(
-			"%s of %q has no value that the administrator can read; give it that right, so that the old value "+
+			"%s of %s has no value that the administrator can read; give it that right, so that the old value "+
 				"can be found",
 			attribute,
-			dn,
+			fault.Quoted(dn),
 		)
 	}
 	if len(matching) == 0 && len(unknown) > 0 {
 		return target.Denied.Errorf(
-			"the old password of %q may be in a value that cannot be compared (%s); remove it by hand if so", dn,
-			strings.Join(unknown, ", "),
+			"the old password of %s may be in a value that cannot be compared (%s); remove it by hand if so", fault.Quoted(dn),
+			fault.Foreign(strings.Join(unknown, ", ")),
 		)
 	}
 	for _, value := range matching {
@@ -373,7 +374,7 @@ func (d *directory) orLocked(ctx context.Context, rejected error, c target.Crede
 		"%v; its account was locked by the password policy (pwdAccountLockedTime %s), so this says nothing about "+
 			"the password: unlock it, or wait if the lock ends automatically",
 		rejected,
-		e.lockedSince,
+		fault.Foreign(e.lockedSince),
 	)
 	return target.Denied.Errorf("%s", text)
 }

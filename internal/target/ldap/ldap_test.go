@@ -96,7 +96,8 @@ func TestLDAP(t *testing.T) {
 		"TLS": testTLS, "odd characters": testOddCharacters, "schemes": testSchemes, "stored schemes": testStoredSchemes,
 		"lookup": testLookup, "administrators": testAdministrators,
 		"check of values": testCheckValues, "check of entries": testCheckEntries, "check of policies": testCheckPolicies,
-		"others stay": testOthersStay, "policy": testPolicy,
+		"foreign names": testForeignNames,
+		"others stay":   testOthersStay, "policy": testPolicy,
 		"lock-out": testLockOut, "server hashes": testServerHashes, "missing accounts": testMissingAccounts, "empty password": testEmptyPassword,
 		"standing": testStanding, "standing of administrators": testStandingOfAdmin, "standing leaves no failed login": testStandingAndPolicy,
 	} {

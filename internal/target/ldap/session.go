@@ -12,6 +12,7 @@ import (
 
 	driver "github.com/go-ldap/ldap/v3"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -125,7 +126,7 @@ var (
 // bind logs in. The error has class Denied for an account that is locked, expired or disabled,
 // because that says nothing about the password.
 func (s *session) bind(dn string, password sensitive.Value) error {
-	attempt := fmt.Sprintf("%s: bind as %q", s.addr, dn)
+	attempt := fmt.Sprintf("%s: bind as %s", s.addr, fault.Quoted(dn))
 	err := s.tryBind(attempt, dn, password)
 	if err == nil || !s.d.TLS.Off {
 		return err
@@ -211,7 +212,8 @@ func (s *session) find(account string) (string, error) {
 	}
 	if dn, err := driver.ParseDN(account); err != nil || len(dn.RDNs) == 0 {
 		return "", noAccount(
-			fmt.Sprintf("account %q is not a DN; write one, or set user_dn_template, or base and filter", account),
+			fmt.Sprintf("account %s is not a DN; write one, or set user_dn_template, or base and filter",
+				fault.Quoted(account)),
 		)
 	}
 	return account, nil
@@ -228,7 +230,7 @@ func (s *session) search(account string) (string, error) {
 		Filter:       filter,
 		Attributes:   []string{"1.1"}, // none (RFC 4511, 4.5.1.8)
 	})
-	attempt := fmt.Sprintf("%s: search below %q with %s", s.addr, s.d.Base, filter)
+	attempt := fmt.Sprintf("%s: search below %q with %s", s.addr, s.d.Base, fault.Foreign(filter))
 	if err != nil && !driver.IsErrorAnyOf(err, driver.LDAPResultSizeLimitExceeded) {
 		return "", s.failed(attempt, err)
 	}
@@ -284,7 +286,7 @@ func (e entry) howStored(password sensitive.Value) string {
 	if e.elsewhere() {
 		return "at another system ({SASL}), where it must be changed"
 	}
-	return "in the scheme {" + name + "}, of which no value can be made here"
+	return "in the scheme {" + fault.Foreign(name) + "}, of which no value can be made here"
 }
 
 // readEntry reads attributes of one entry.
@@ -302,7 +304,7 @@ func (s *session) readEntry(dn string, attributes ...string) (*driver.SearchResu
 
 func (s *session) read(dn string) (entry, error) {
 	result, err := s.readEntry(dn, attribute, "pwdAccountLockedTime")
-	attempt := fmt.Sprintf("%s: read %q", s.addr, dn)
+	attempt := fmt.Sprintf("%s: read %s", s.addr, fault.Quoted(dn))
 	switch {
 	case driver.IsErrorAnyOf(err, driver.LDAPResultNoSuchObject):
 		return entry{}, noAccount(attempt + ": there is no such entry, or the administrator may not see it")
@@ -324,7 +326,7 @@ func (s *session) read(dn string) (entry, error) {
 func (s *session) add(dn, value string) error {
 	m := driver.NewModifyRequest(dn, nil)
 	m.Add(attribute, []string{value})
-	err := s.modify(fmt.Sprintf("%s: add a password of %q", s.addr, dn), m, value)
+	err := s.modify(fmt.Sprintf("%s: add a password of %s", s.addr, fault.Quoted(dn)), m, value)
 	if e := new(target.Error); errors.As(err, &e) && e.Code == strconv.Itoa(driver.LDAPResultAttributeOrValueExists) {
 		return nil
 	}
@@ -335,7 +337,7 @@ func (s *session) add(dn, value string) error {
 func (s *session) remove(dn, value string) error {
 	m := driver.NewModifyRequest(dn, nil)
 	m.Delete(attribute, []string{value})
-	err := s.modify(fmt.Sprintf("%s: remove a password of %q", s.addr, dn), m, value)
+	err := s.modify(fmt.Sprintf("%s: remove a password of %s", s.addr, fault.Quoted(dn)), m, value)
 	if e := new(target.Error); errors.As(err, &e) && e.Code == strconv.Itoa(driver.LDAPResultNoSuchAttribute) {
 		return nil
 	}
@@ -344,7 +346,7 @@ func (s *session) remove(dn, value string) error {
 
 // replace makes the new password the only one.
 func (s *session) replace(dn string, c target.Change, value string) error {
-	attempt := fmt.Sprintf("%s: replace the password of %q", s.addr, dn)
+	attempt := fmt.Sprintf("%s: replace the password of %s", s.addr, fault.Quoted(dn))
 	if s.d.Scheme == schemeServer {
 		_, err := s.conn.PasswordModify(driver.NewPasswordModifyRequest(dn, "", c.New.Secret.Reveal()))
 		return s.failed(attempt, err)
@@ -442,5 +444,5 @@ func diagnostic(err error) string {
 	if e.Err == nil || e.Err.Error() == "" {
 		return name
 	}
-	return name + ": " + strings.TrimRight(e.Err.Error(), "\x00")
+	return name + ": " + fault.Foreign(strings.TrimRight(e.Err.Error(), "\x00"))
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -122,7 +123,7 @@ func (i identity) privileged() string {
 func (s *session) identify(dn string) (identity, error) {
 	who := identity{names: []string{normalize(dn)}}
 	result, err := s.readEntry(dn, "memberOf")
-	attempt := fmt.Sprintf("%s: find out what %q is", s.addr, dn)
+	attempt := fmt.Sprintf("%s: find out what %s is", s.addr, fault.Quoted(dn))
 	switch {
 	case driver.IsErrorAnyOf(err,
 		driver.LDAPResultNoSuchObject,

@@ -29,14 +29,14 @@ type edit struct {
 	clauses []string
 }
 
-// who returns an account as statements name it.
+// who returns an account as the statements of asAdmin's sessions name it; see [shown].
 func who(name, host string) string { return quote(name) + "@" + quote(host) }
 
 // whoAll names accounts for an operator.
 func whoAll(name string, accounts []account) string {
 	var list []string
 	for _, a := range accounts {
-		list = append(list, who(name, a.host))
+		list = append(list, shown(name, a.host))
 	}
 	return strings.Join(list, ", ")
 }
@@ -101,7 +101,7 @@ func members(h hosts, all []account, passwords ...sensitive.Value) ([]account, e
 func choose(err error, all []account) error {
 	var at []string
 	for _, a := range all {
-		at = append(at, quote(a.host))
+		at = append(at, shownName(a.host))
 	}
 	return fmt.Errorf("%w: keyturn target update TARGET --set account_host=HOST chooses the account to change; "+
 		"HOST is one of %s, a JSON list of them, or all", err, strings.Join(at, ", "))
@@ -149,7 +149,7 @@ func edits(accounts []account, decide func(account) ([]string, error)) ([]edit, 
 	for _, a := range accounts {
 		clauses, err := decide(a)
 		if err != nil {
-			return nil, fmt.Errorf("at host %s: %w", a.host, err)
+			return nil, fmt.Errorf("at host %s: %w", shownName(a.host), err)
 		}
 		if len(clauses) > 0 {
 			out = append(out, edit{a, clauses})

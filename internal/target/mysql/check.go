@@ -54,7 +54,7 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	if number, message, _ := numberOf(err); number == 1142 || number == 1143 {
 		var grants []string
 		for _, table := range t.server.tables() {
-			grants = append(grants, "GRANT SELECT ON "+table)
+			grants = append(grants, "SELECT ON "+table)
 		}
 		var fix string
 		fix, err = c.toAdministrator(ctx, grants)
@@ -132,7 +132,7 @@ func (c *checker) accounts(all []account) []account {
 	name := c.current.Account
 	chosen := c.t.within(all)
 	if len(chosen) == 0 {
-		c.report("no-account", target.Impossible, quote(name), c.t.missing(name, all)+".",
+		c.report("no-account", target.Impossible, shownName(name), c.t.missing(name, all)+".",
 			"Create the account, or set account_host of the target.")
 		return nil
 	}
@@ -157,11 +157,11 @@ func (c *checker) accounts(all []account) []account {
 		isMember := slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
 		switch {
 		case isMember && !opens(a) && slices.ContainsFunc(members, opens):
-			c.ask(replaceOthers, who(name, a.host), "account_host of the target includes "+who(name, a.host)+
+			c.ask(replaceOthers, shown(name, a.host), "account_host of the target includes "+shown(name, a.host)+
 				", which accepts another password: an application that uses it is refused after a rotation.",
 				"Leave the host out of account_host.", target.Single)
 		case !isMember && opens(a):
-			c.ask(leaveHosts, who(name, a.host), who(name, a.host)+" accepts the same password, and account_host of "+
+			c.ask(leaveHosts, shown(name, a.host), shown(name, a.host)+" accepts the same password, and account_host of "+
 				"the target leaves it out: applications that reach it are refused with the new password.",
 				"Add the host to account_host, or leave account_host empty.")
 		case !isMember:
@@ -178,7 +178,7 @@ func (c *checker) accounts(all []account) []account {
 
 // account reports what a rotation of one account would meet.
 func (c *checker) account(a account) {
-	self := who(c.current.Account, a.host)
+	self := shown(c.current.Account, a.host)
 	c.form(a, self)
 	c.terms(a, self)
 	var others int
@@ -197,7 +197,7 @@ func (c *checker) account(a account) {
 
 // form reports what the account's plugins permit, by what a rotation would do.
 func (c *checker) form(a account, self string) {
-	if !c.usable(a, self) {
+	if !c.usable(a, c.current.Account) {
 		return
 	}
 	candidate := noPassword()
@@ -222,16 +222,17 @@ func (c *checker) form(a account, self string) {
 
 // usable reports whether the account logs in with one factor, of a plugin whose passwords can be
 // made here, and what to change where it does not.
-func (c *checker) usable(a account, self string, s ...target.Strategy) bool {
+func (c *checker) usable(a account, name string, s ...target.Strategy) bool {
+	self := shown(name, a.host)
 	if a.terms.factors {
 		c.report("several-factors", target.Impossible, self, self+" logs in with several factors, and Keyturn with one.",
-			"ALTER USER "+self+" DROP 2 FACTOR; or use an account with one factor.", s...)
+			statement("ALTER USER "+self+" DROP 2 FACTOR;", name, a.host)+" Or use an account with one factor.", s...)
 	}
-	plugin := c.foreign(a)
+	plugin := fault.Foreign(c.foreign(a))
 	if plugin != "" {
 		c.report("auth-plugin", target.Impossible, self, self+" logs in by "+plugin+
-			", of which Keyturn makes no passwords.", "ALTER USER "+self+" "+c.t.server.supported()+
-			"; with the present password. Or rotate the password where "+plugin+" has it.", s...)
+			", of which Keyturn makes no passwords.", statement("ALTER USER "+self+" "+c.t.server.supported()+
+			"; with the present password.", name, a.host)+" Or rotate the password where "+plugin+" has it.", s...)
 	}
 	return plugin == ""
 }
@@ -262,7 +263,8 @@ func (c *checker) terms(a account, self string) {
 		c.report("login-terms", target.Impossible, self, self+" cannot log in as this secret says: "+fix+".", fix)
 	}
 	if a.locked {
-		c.report("account-locked", target.Impossible, self, self+" is locked.", "ALTER USER "+self+" ACCOUNT UNLOCK;")
+		c.report("account-locked", target.Impossible, self, self+" is locked.",
+			statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.current.Account, a.host))
 	}
 	if a.terms.expired {
 		c.report("password-expired", target.Note, self, "The password of "+self+" has expired; a rotation ends that.", "")
@@ -311,11 +313,11 @@ func (c *checker) server(ctx context.Context) error {
 	}
 	if row[2] != "0" && row[2] != "" {
 		c.report("password-lifetime", target.Note, "", "By the server's default_password_lifetime a password expires "+
-			row[2]+" days after each change, unless its account says otherwise: rotate more often.", "")
+			fault.Foreign(row[2])+" days after each change, unless its account says otherwise: rotate more often.", "")
 	}
 	if row[3] != "0" && row[3] != "" {
 		c.report("connection-limit", target.Note, "", "By the server's max_user_connections each account may have "+
-			row[3]+" connections, and Keyturn needs one for a moment.", "")
+			fault.Foreign(row[3])+" connections, and Keyturn needs one for a moment.", "")
 	}
 	if n, err := strconv.ParseUint(row[4], 10, 64); err == nil && n != never {
 		c.locks("", fmt.Sprintf("By the server's max_password_errors, %d failed logins in a row block an account until "+
@@ -334,15 +336,16 @@ func (c *checker) anonymous(ctx context.Context, members []account) error {
 		return err
 	}
 	for _, a := range all {
-		self := who("", a.host)
+		self := shown("", a.host)
 		switch {
 		case slices.ContainsFunc(members, func(m account) bool { return m.host == a.host }):
 		case a.accepts(c.current.Secret):
 			c.report("anonymous-account", target.Impossible, self, "The anonymous account "+self+" accepts the same "+
-				"password, and logins from there reach it: they would be refused with the new one.", "DROP USER "+self+";")
+				"password, and logins from there reach it: they would be refused with the new one.",
+				statement("DROP USER "+self+";", a.host))
 		default:
 			c.report("anonymous-account", target.Note, self, "Logins from hosts that match "+self+" can reach the "+
-				"anonymous account instead of "+quote(c.current.Account)+".", "")
+				"anonymous account instead of "+shownName(c.current.Account)+".", "")
 		}
 	}
 	return nil
@@ -354,10 +357,10 @@ func (c *checker) proxies(ctx context.Context) error {
 		quote(c.current.Account))
 	var list []string
 	for _, r := range rows {
-		list = append(list, who(r[0], r[1]))
+		list = append(list, shown(r[0], r[1]))
 	}
 	if len(list) > 0 {
-		c.report("proxy-users", target.Note, "", strings.Join(list, ", ")+" may act as "+quote(c.current.Account)+
+		c.report("proxy-users", target.Note, "", strings.Join(list, ", ")+" may act as "+shownName(c.current.Account)+
 			" with credentials of their own, which a rotation leaves as they are.", "")
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -21,24 +22,25 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 	}
 	partners := c.t.within(all)
 	if len(partners) == 0 {
-		c.report("no-partner", target.Impossible, quote(c.partner), c.t.missing(c.partner, all)+".",
-			"Create it with the rights of "+quote(c.current.Account)+".", target.Double)
+		c.report("no-partner", target.Impossible, shownName(c.partner), c.t.missing(c.partner, all)+".",
+			"Create it with the rights of "+shownName(c.current.Account)+".", target.Double)
 		return nil
 	}
 	for _, a := range partners {
-		self := who(c.partner, a.host)
-		if _, err := c.t.server.replace(a, sensitive.Value{}, noPassword()); c.usable(a, self, target.Double) && err != nil {
+		self := shown(c.partner, a.host)
+		_, err := c.t.server.replace(a, sensitive.Value{}, noPassword())
+		if c.usable(a, c.partner, target.Double) && err != nil {
 			c.report("auth-plugin", target.Impossible, self, self+": "+err.Error()+".", fixes[err], target.Double)
 		}
 		if a.locked {
 			c.report("account-locked", target.Impossible, self, self+" is locked.",
-				"ALTER USER "+self+" ACCOUNT UNLOCK;", target.Double)
+				statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.partner, a.host), target.Double)
 		}
 		if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
 			c.report("login-terms", target.Impossible, self, self+" cannot log in: "+fix+".", fix, target.Double)
 		}
 	}
-	names := quote(c.current.Account) + " and " + quote(c.partner)
+	names := shownName(c.current.Account) + " and " + shownName(c.partner)
 	if !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }) {
 		c.ask(otherHosts, names, names+" exist at different hosts: "+whoAll(c.current.Account, members)+"; "+
 			whoAll(c.partner, partners)+". An application may be refused after a rotation.",
@@ -49,7 +51,7 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 	}
 	if others := slices.DeleteFunc(c.t.within(own), isMember); len(others) > 0 {
 		c.ask(otherHosts, names, whoAll(c.current.Account, others)+
-			" has another password now. When "+quote(c.current.Account)+" comes into use again, a rotation replaces that "+
+			" has another password now. When "+shownName(c.current.Account)+" comes into use again, a rotation replaces that "+
 			"password too.",
 			"Leave the host out of account_host.", target.Double)
 	}
@@ -86,11 +88,11 @@ func (c *checker) compare(ctx context.Context, names string, members, partners [
 	if len(differ) == 0 {
 		return nil
 	}
-	shown := strings.Join(differ[:min(len(differ), maxDifferences)], ", ")
+	first := fault.Foreign(strings.Join(differ[:min(len(differ), maxDifferences)], ", "))
 	if len(differ) > maxDifferences {
-		shown += ", …"
+		first += ", …"
 	}
-	c.ask(otherRights, names, names+" have different rights: "+shown+".", "Grant both the same.", target.Double)
+	c.ask(otherRights, names, names+" have different rights: "+first+".", "Grant both the same.", target.Double)
 	return nil
 }
 
@@ -195,7 +197,7 @@ func (c *checker) ofAccount(ctx context.Context, out map[string]string, self ide
 func (c *checker) read(ctx context.Context, table string, optional bool, query string) ([][]string, error) {
 	rows, err := c.conn.rows(ctx, query)
 	if number, _, _ := numberOf(err); optional && number == 1142 {
-		if u := (unread{table, "GRANT SELECT ON " + table}); !slices.Contains(c.unread, u) {
+		if u := (unread{table, "SELECT ON " + table}); !slices.Contains(c.unread, u) {
 			c.unread = append(c.unread, u)
 		}
 		return nil, nil

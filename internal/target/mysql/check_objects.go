@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -79,9 +80,10 @@ func (c *checker) definers(ctx context.Context, members, partners []account) err
 		}
 	}
 	if len(found) > 0 {
-		shown := strings.Join(found[:min(len(found), maxDifferences)], ", ")
-		c.ask(objectsOfOne, quote(c.current.Account), quote(c.current.Account)+" or "+quote(c.partner)+" is the definer of "+
-			shown+": the other account may not alter such views, nor read the text of such routines.",
+		first := fault.Foreign(strings.Join(found[:min(len(found), maxDifferences)], ", "))
+		self := shownName(c.current.Account)
+		c.ask(objectsOfOne, self, self+" or "+shownName(c.partner)+" is the definer of "+first+
+			": the other account may not alter such views, nor read the text of such routines.",
 			"Have another account make and alter them, or use strategy overlap.", target.Double)
 	}
 	return nil
@@ -102,16 +104,17 @@ func (c *checker) sees(ctx context.Context, o objects) error {
 		missing = row[0] == "0"
 	}
 	if missing && o.privilege != "" {
-		c.unread = append(c.unread, unread{o.definers(), "GRANT " + o.privilege + " ON *.*"})
+		c.unread = append(c.unread, unread{o.definers(), o.privilege + " ON *.*"})
 	} else if missing {
-		c.unread = append(c.unread, unread{o.definers(), "GRANT SELECT ON " + o.table})
+		c.unread = append(c.unread, unread{o.definers(), "SELECT ON " + o.table})
 	}
 	return nil
 }
 
 func (o objects) definers() string { return "definers of " + o.what }
 
-// unread is what is not compared, and the grant that changes that; empty where none does.
+// unread is what is not compared, and what a GRANT must have that changes that; empty where none
+// does.
 type unread struct{ what, grant string }
 
 // notCompared reports what of the two accounts could not be read.
@@ -145,7 +148,7 @@ func (c *checker) toAdministrator(ctx context.Context, grants []string) (string,
 	}
 	var out []string
 	for _, g := range grants {
-		out = append(out, g+" TO "+identityOf(row[0]).String()+";")
+		out = append(out, identityOf(row[0]).granting(g))
 	}
 	return strings.Join(out, " "), nil
 }

@@ -200,6 +200,7 @@ func checkBlind(t *testing.T, f fixture, open func(target.Credential) target.Tar
 
 func mariaCheck(t *testing.T, n *node) {
 	testCheck(t, n, n.open)
+	testForeignNames(t, n, n.open)
 	checkBlind(t, n, func(admin target.Credential) target.Target { return n.harness(admin).Open(t, n.Addr) },
 		"global_priv", "db", "tables_priv", "roles_mapping", "proxies_priv")
 	tt := n.open(t)
@@ -279,6 +280,7 @@ func TestSlowServer(t *testing.T) {
 // mySQLCheck verifies findings about forms that only MySQL has.
 func mySQLCheck(t *testing.T, n *mySQLNode) {
 	testCheck(t, n, n.open)
+	testForeignNames(t, n, n.open)
 	checkBlind(t, n, func(admin target.Credential) target.Target {
 		h := n.harness()
 		h.Admin = admin

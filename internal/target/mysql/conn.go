@@ -14,6 +14,7 @@ import (
 
 	driverpkg "github.com/go-sql-driver/mysql"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -118,12 +119,13 @@ func (c *conn) row(ctx context.Context, query string) (out []string, err error) 
 	return out, nil
 }
 
+// numberOf returns the number and the message of a server's answer.
 func numberOf(err error) (uint16, string, bool) {
 	answer, ok := errors.AsType[*driverpkg.MySQLError](err)
 	if !ok {
 		return 0, "", false
 	}
-	return answer.Number, answer.Message, true
+	return answer.Number, fault.Foreign(answer.Message), true
 }
 
 // readFailed classifies an error of a statement that changes nothing.

@@ -47,6 +47,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/egress"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -262,7 +263,7 @@ func (t *my) change(
 // missing says that a name has no account, or none at the hosts that the operator has chosen.
 func (t *my) missing(name string, all []account) string {
 	if len(all) == 0 {
-		return "there is no account " + quote(name)
+		return "there is no account " + shownName(name)
 	}
 	return "account_host leaves no account of the name; there are " + whoAll(name, all)
 }
@@ -355,17 +356,17 @@ func (s server) fits(row []string) error {
 		version = strings.TrimPrefix(version, "5.5.5-")
 	}
 	if name != s.name {
-		return fmt.Errorf("this is %s %s; register it as kind %s", name, row[0], strings.ToLower(name))
+		return fmt.Errorf("this is %s %s; register it as kind %s", name, fault.Foreign(row[0]), strings.ToLower(name))
 	}
 	var v [3]int
 	if n, _ := fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2]); n != 3 {
-		return fmt.Errorf("the server's version %q cannot be read", row[0])
+		return fmt.Errorf("the server's version %s cannot be read", fault.Quoted(row[0]))
 	}
 	for i := range v {
 		if v[i] != s.since[i] {
 			if v[i] < s.since[i] {
 				return fmt.Errorf(
-					"%s %s is too old; %d.%d.%d or later is needed", name, row[0], s.since[0], s.since[1],
+					"%s %s is too old; %d.%d.%d or later is needed", name, fault.Foreign(row[0]), s.since[0], s.since[1],
 					s.since[2],
 				)
 			}

@@ -93,14 +93,14 @@ func (t *my) whyRejected(
 	far := func(a account) bool { return !t.server.matchesHost(a.host, row[0]) }
 	if !slices.ContainsFunc(opens, func(a account) bool { return !far(a) }) {
 		return fmt.Sprintf("Keyturn logs in from %s, for which none of these is; create %s with the same password and rights",
-			quote(row[0]), who(c.Account, row[0]))
+			shownName(row[0]), shown(c.Account, row[0]))
 	}
 	others := slices.DeleteFunc(slices.Clone(all), func(a account) bool { return far(a) || a.accepts(c.Secret) })
 	anonymous = slices.DeleteFunc(anonymous, far)
 	switch {
 	case len(others)+len(anonymous) > 0:
 		list := strings.Trim(whoAll(c.Account, others)+", "+whoAll("", anonymous), ", ")
-		return "Keyturn logs in from " + quote(row[0]) + ", and such a login can reach " + list + " instead"
+		return "Keyturn logs in from " + shownName(row[0]) + ", and such a login can reach " + list + " instead"
 	case row[1] != fmt.Sprint(never):
 		return "the server may block the account after failed logins, until FLUSH PRIVILEGES"
 	}

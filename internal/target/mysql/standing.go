@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -32,7 +33,13 @@ func identityOf(text string) identity {
 	return identity{text[:at], strings.TrimPrefix(text[at:], "@")}
 }
 
-func (i identity) String() string { return quote(i.user) + "@" + quote(i.host) }
+// String returns the identity for an operator.
+func (i identity) String() string { return shown(i.user, i.host) }
+
+// granting returns the statement that grants something to the identity, for an operator.
+func (i identity) granting(what string) string {
+	return statement("GRANT "+what+" TO "+i.String()+";", i.user, i.host)
+}
 
 // where selects the rows of an identity in a table.
 func (i identity) where(user, host string) string {
@@ -99,7 +106,7 @@ func (t *my) Standing(ctx context.Context, account string) (target.Standing, err
 	if failed.Class == target.Denied {
 		failed.Text += "; the administrator must be able to read the tables of privileges:"
 		for _, table := range t.server.tables() {
-			failed.Text += " GRANT SELECT ON " + table + " TO " + l.me.String() + ";"
+			failed.Text += " " + l.me.granting("SELECT ON "+table)
 		}
 	}
 	if errors.Is(err, errStored) {
@@ -228,7 +235,7 @@ func (l *lookup) reached(ctx context.Context) ([]identity, error) {
 		}
 		if len(reached) > maxReached {
 			return nil, fmt.Errorf(
-				"%w: %s can take the place of more than %d roles and accounts", errStored, quote(l.name), maxReached,
+				"%w: %s can take the place of more than %d roles and accounts", errStored, shownName(l.name), maxReached,
 			)
 		}
 	}
@@ -246,7 +253,7 @@ func (l *lookup) privilege(ctx context.Context, who identity) (string, error) {
 	}
 	for _, p := range global {
 		if !slices.Contains(harmless, strings.ToUpper(p)) {
-			return "has the global privilege " + p, nil
+			return "has the global privilege " + fault.Foreign(p), nil
 		}
 	}
 	// The server finds rights on schemas and tables by the client's host, so rows of the same name
@@ -262,7 +269,7 @@ func (l *lookup) privilege(ctx context.Context, who identity) (string, error) {
 	if err != nil || row == nil {
 		return "", err
 	}
-	return "has rights on the table mysql." + row[0], nil
+	return "has rights on the table mysql." + fault.Foreign(row[0]), nil
 }
 
 // rows returns all rows as strings.

@@ -21,7 +21,7 @@ func (t *my) Test(ctx context.Context) error {
 	for _, table := range t.server.tables() {
 		if _, err := conn.row(ctx, "SELECT 1 FROM "+table+" LIMIT 1"); err != nil {
 			return target.WithAdvice(readFailed(attempt, err, t.admin.Secret),
-				"GRANT SELECT ON "+table+" TO "+quote(t.admin.Account), t.admin.Secret)
+				"GRANT SELECT ON "+table+" TO "+shownName(t.admin.Account), t.admin.Secret)
 		}
 	}
 	c := &checker{t: t, conn: conn}
@@ -39,5 +39,5 @@ func (t *my) Test(ctx context.Context) error {
 		return nil // there is no such account, and the administrator may change it
 	}
 	return target.WithAdvice(changeFailed(attempt, err, t.admin.Secret),
-		"GRANT CREATE USER ON *.* TO "+quote(t.admin.Account), t.admin.Secret)
+		"GRANT CREATE USER ON *.* TO "+shownName(t.admin.Account), t.admin.Secret)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -61,7 +62,7 @@ func (p *provider) CheckAccount(ctx context.Context, r target.CheckRequest) ([]t
 // checkClient reports what a client's members (RFC 7591, section 2) mean for a rotation.
 func (p *provider) checkClient(f *target.Findings, c map[string]any, now time.Time) {
 	if id, ok := c["client_id"].(string); ok && id != f.Account {
-		f.Impossible("other-client", fmt.Sprintf("The call get reads the client %q.", target.Clean(id)),
+		f.Impossible("other-client", fmt.Sprintf("The call get reads the client %s.", fault.Quoted(id)),
 			"Correct the url of get and of set.")
 		return
 	}
@@ -100,7 +101,7 @@ func (p *provider) checkMethod(f *target.Findings, c map[string]any) {
 			fmt.Sprintf("Set client_auth of the target to %q.", strings.TrimPrefix(method, "client_secret_")))
 	default:
 		f.Impossible("auth-method", fmt.Sprintf("The client authenticates with %s. A login with a secret is refused, so no "+
-			"rotation of a secret can be proven.", target.Clean(method)),
+			"rotation of a secret can be proven.", target.Said(method)),
 			"Rotate the keys of the client where it has them, or give it the method "+want+".")
 	}
 }
@@ -117,14 +118,14 @@ func (p *provider) checkRights(f *target.Findings, c map[string]any) {
 		allowed := strings.Fields(scope)
 		for _, s := range strings.Fields(p.scope()) {
 			if !slices.Contains(allowed, s) {
-				p.notAdmitted(f, "scope-not-allowed", fmt.Sprintf("The client may not ask for the scope %q.", target.Clean(s)),
+				p.notAdmitted(f, "scope-not-allowed", fmt.Sprintf("The client may not ask for the scope %s.", fault.Quoted(s)),
 					"Allow it, or set the scope that the application asks for", invalidScope)
 			}
 		}
 	}
 	if list, ok := c["audience"].([]any); ok && p.audience() != "" && !slices.Contains(list, any(p.audience())) {
 		f.Impossible("audience-not-allowed",
-			fmt.Sprintf("The client may not ask for the audience %q.", target.Clean(p.audience())),
+			fmt.Sprintf("The client may not ask for the audience %s.", fault.Quoted(p.audience())),
 			"Allow it, or set the audience that the application asks for.")
 	}
 }

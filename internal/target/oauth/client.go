@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rest"
 	"github.com/keyturn/keyturn/sensitive"
@@ -69,7 +70,7 @@ const codeNoClient = "no-client"
 
 // client reads a client. Its errors have the classes of a step that changes nothing.
 func (p *provider) client(ctx context.Context, account string, secrets []sensitive.Value) (client, error) {
-	what := fmt.Sprintf("read client %q at %s", account, p.name)
+	what := fmt.Sprintf("read client %s at %s", fault.Quoted(account), p.name)
 	id, err := escaped(account)
 	if err != nil {
 		return client{}, target.Failed(target.Denied, "", what+": "+err.Error(), secrets...)
@@ -108,7 +109,7 @@ func (p *provider) client(ctx context.Context, account string, secrets []sensiti
 // escaped returns a client ID for a path and a query alike.
 func escaped(account string) (string, error) {
 	if account == "" || account == "." || account == ".." || !utf8.ValidString(account) {
-		return "", fmt.Errorf("the client ID %q cannot be part of a URL", account)
+		return "", fmt.Errorf("the client ID %s cannot be part of a URL", fault.Quoted(account))
 	}
 	return strings.ReplaceAll(url.QueryEscape(account), "+", "%20"), nil
 }

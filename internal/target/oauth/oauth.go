@@ -321,7 +321,7 @@ func answered(class target.Class, what string, got rest.Reply, secrets []sensiti
 	}
 	text, words := what+": the provider answered with an error", ""
 	if got.JSON && json.Unmarshal(got.Body, &said) == nil {
-		words = target.Clean(said.Error+" "+said.Description, secrets...)
+		words = target.Said(said.Error+" "+said.Description, secrets...)
 	}
 	return rest.Answered(class, got, text, words, secrets)
 }

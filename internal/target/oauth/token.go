@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rest"
 	"github.com/keyturn/keyturn/sensitive"
@@ -54,7 +55,7 @@ func (p *provider) verify(ctx context.Context, c target.Credential, endpoints ta
 }
 
 func (p *provider) token(ctx context.Context, endpoint string, c target.Credential) error {
-	what := fmt.Sprintf("get a token of %s for %q", p.name, c.Account)
+	what := fmt.Sprintf("get a token of %s for %s", p.name, fault.Quoted(c.Account))
 	form := url.Values{"grant_type": {"client_credentials"}}
 	if scope := p.scope(); scope != "" {
 		form.Set("scope", scope)

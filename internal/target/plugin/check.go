@@ -133,7 +133,7 @@ func shown(text string, proven bool, secrets []sensitive.Value) string {
 	if !proven {
 		return ""
 	}
-	return target.Clean(text, secrets...)
+	return target.Said(text, secrets...)
 }
 
 // sentence returns a text with a period at its end.

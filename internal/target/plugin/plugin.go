@@ -360,7 +360,7 @@ func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, e
 	}
 	m, ok := meaning[r.Result]
 	if !ok || !strings.Contains(m.steps, string(step)) {
-		result := fmt.Sprintf("result %q", target.Clean(r.Result, secrets...))
+		result := fmt.Sprintf("result %q", target.Said(r.Result, secrets...))
 		if a.Proven {
 			return reply{}, t.malformed(step, a, result+", which this step does not have")
 		}
@@ -370,19 +370,19 @@ func (t *Target) judge(step Step, a Answer, secrets []sensitive.Value) (reply, e
 	}
 	text := fmt.Sprintf("%s of target %s: %s", step, t.Name, r.Result)
 	if !a.Proven {
-		e := target.Failed(m.class, target.Clean(a.Code, secrets...), text, secrets...)
-		e.Detail = target.Clean(r.Message+" "+r.Code, secrets...)
+		e := target.Failed(m.class, target.Said(a.Code, secrets...), text, secrets...)
+		e.Detail = target.Said(r.Message+" "+r.Code, secrets...)
 		return reply{}, e
 	}
 	if r.Message != "" {
-		text += ": " + target.Clean(r.Message, secrets...)
+		text += ": " + target.Said(r.Message, secrets...)
 	} else if a.Said != "" {
 		text += ": " + a.Said
 	}
 	if r.Code == "" {
 		r.Code = a.Code
 	}
-	return reply{}, target.Failed(m.class, target.Clean(r.Code, secrets...), text, secrets...)
+	return reply{}, target.Failed(m.class, target.Said(r.Code, secrets...), text, secrets...)
 }
 
 // malformed returns the error for an answer that breaks the protocol: the effect may or may not

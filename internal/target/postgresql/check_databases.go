@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -250,7 +251,7 @@ func (k *check) notRead(ctx, within context.Context, p pair, database string, er
 			"makes it slow. "+fix))
 	case further:
 		k.unread(p, fmt.Sprintf("What reads session_user in %s is not known, because it cannot be read: %s.",
-			name, foreign(err.Error())), fix)
+			name, fault.Foreign(err.Error())), fix)
 	default:
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -59,7 +60,7 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 				continue
 			}
 			total = g.n
-			grantors = append(grantors, quoted(g.grantor))
+			grantors = append(grantors, fault.Quoted(g.grantor))
 			objects = append(objects, g.what())
 			if counts && p.acts != "" {
 				statements = append(statements, g.give(p.acts))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -45,7 +46,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 			Verdict:    target.NeedsConsent,
 			Strategies: double,
 			Account:    clone.name,
-			Text:       "Sessions of " + clone.name + " act as " + quoted(acts) + "; " + noteReset + ".",
+			Text:       "Sessions of " + clone.name + " act as " + fault.Quoted(acts) + "; " + noteReset + ".",
 			Fix:        "Update the server to its newest minor release.",
 			Consent:    consentReset,
 		})
@@ -60,7 +61,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 			Strategies: double,
 			Account:    account.name,
 			Text: fmt.Sprintf("Both logins act as %s, so what is looked up by the name %q at run time is not found.",
-				quoted(acts), account.name),
+				fault.Quoted(acts), account.name),
 			Fix: "keyturn target prepare-accounts TARGET --account=NAME --clone=CLONE shows how the account becomes " +
 				"owner and login again.",
 		})
@@ -105,7 +106,7 @@ func (k *check) outOfUse(ctx context.Context, other role) error {
 			Strategies: double,
 			Account:    other.name,
 			Text: fmt.Sprintf("Role %s is out of use, and has a password that Keyturn did not set: who knows it can log in.",
-				quoted(other.name)),
+				fault.Quoted(other.name)),
 			Fix: "If that is a leak, keyturn rotation emergency NAME replaces the credential in use too. To remove it, " +
 				"run ALTER ROLE " + quoteIdentifier(other.name) + " PASSWORD NULL. Sessions of either login can set it " +
 				"again until they end.",
@@ -137,7 +138,8 @@ func (k *check) apart(ctx context.Context, account, clone role) error {
 		return err
 	}
 	if has && becomes {
-		k.unequal(clone.name, fmt.Sprintf("%s acts as %s, not as %s.", clone.name, quoted(clone.acts), quoted(account.acts)),
+		k.unequal(clone.name,
+			fmt.Sprintf("%s acts as %s, not as %s.", clone.name, fault.Quoted(clone.acts), fault.Quoted(account.acts)),
 			runThese([]string{actsAs(clone.name, account.acts)}))
 		return nil
 	}
@@ -161,7 +163,7 @@ func (k *check) joined(ctx context.Context, account, clone role, acts string) er
 				Verdict:    target.Impossible,
 				Strategies: double,
 				Account:    login.name,
-				Text:       fmt.Sprintf("%s may not act as %s, or does not have its rights.", login.name, quoted(acts)),
+				Text:       fmt.Sprintf("%s may not act as %s, or does not have its rights.", login.name, fault.Quoted(acts)),
 				Fix:        runThese([]string{join(acts, login.name, k.able.release)}),
 			})
 		}

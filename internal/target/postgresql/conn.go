@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -256,9 +257,9 @@ func connectReason(err error) error {
 
 func answerText(answer *pgconn.PgError) string {
 	if answer.Detail == "" {
-		return answer.Message
+		return fault.Foreign(answer.Message)
 	}
-	return answer.Message + " (" + answer.Detail + ")"
+	return fault.Foreign(answer.Message + " (" + answer.Detail + ")")
 }
 
 // failed classifies an error of a statement before the end of its transaction. Whatever broke, the

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 // role has the attributes of a role, and its settings.
@@ -194,7 +196,7 @@ type belonging struct {
 }
 
 // databaseNamed names a database in a text. Its name may hold anything, so it is quoted.
-func databaseNamed(name string) string { return "database " + quoted(name) }
+func databaseNamed(name string) string { return "database " + fault.Quoted(name) }
 
 func inDatabase(name string) string { return "in " + databaseNamed(name) }
 

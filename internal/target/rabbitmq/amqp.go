@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -26,7 +27,7 @@ func (b *broker) Verify(ctx context.Context, c target.Credential) error {
 }
 
 func (b *broker) login(ctx context.Context, e endpoint, c target.Credential) error {
-	what := fmt.Sprintf("log in as %q at %s (%s)", c.Account, b.name, e.addr)
+	what := fmt.Sprintf("log in as %s at %s (%s)", fault.Quoted(c.Account), b.name, e.addr)
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	conn, err := e.tls.Connect(ctx, b.dialTCP, e.addr, b.certificates...)
@@ -98,7 +99,7 @@ func judge(ctx context.Context, what string, err error, c target.Credential) *ta
 	case amqp.ConnectionForced: // the node shuts down
 		class = target.Unknown
 	}
-	return target.Failed(class, strconv.Itoa(said.Code), what+": "+target.Clean(said.Reason, c.Secret), c.Secret)
+	return target.Failed(class, strconv.Itoa(said.Code), what+": "+target.Said(said.Reason, c.Secret), c.Secret)
 }
 
 // plain is the SASL mechanism PLAIN. It also asks the server to report a refused login before it

@@ -221,7 +221,7 @@ func answered(class target.Class, what string, got rest.Reply, secrets []sensiti
 	text, words := what+": the API answered with an error", ""
 	if got.JSON && json.Unmarshal(got.Body, &said) == nil && said.Error != "" {
 		reason, _ := json.Marshal(said.Reason)
-		words = target.Clean(said.Error+" "+strings.Trim(string(reason), `"`), secrets...)
+		words = target.Said(said.Error+" "+strings.Trim(string(reason), `"`), secrets...)
 	}
 	return rest.Answered(class, got, text, words, secrets)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rest"
 )
@@ -66,7 +67,7 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 func (b *broker) checkUser(
 	ctx context.Context, f *target.Findings, c target.Credential, strategies ...target.Strategy,
 ) (user, error) {
-	u, err := b.user(ctx, fmt.Sprintf("read user %q at %s", f.Account, b.name), target.Credential{
+	u, err := b.user(ctx, fmt.Sprintf("read user %s at %s", fault.Quoted(f.Account), b.name), target.Credential{
 		Account: f.Account,
 		Secret:  c.Secret,
 	})
@@ -81,12 +82,12 @@ func (b *broker) checkUser(
 	case !u.keeps():
 		if !slices.Contains(algorithms, u.Algorithm) && u.Hash != "" {
 			f.Impossible("hash-not-known", fmt.Sprintf("The password has the algorithm %s. Keyturn cannot see whether it is "+
-				"the one to be cleared.", target.Clean(u.Algorithm)), "Set the password again with rabbitmqctl change_password.",
+				"the one to be cleared.", target.Said(u.Algorithm)), "Set the password again with rabbitmqctl change_password.",
 				target.Double)
 		}
 		f.NeedsConsent(consentToHash,
 			fmt.Sprintf("The password has the algorithm %s, in which no hash can be made here; a rotation stores %s.",
-				target.Clean(u.Algorithm), u.algorithm()),
+				target.Said(u.Algorithm), u.algorithm()),
 			"Set the password again with rabbitmqctl change_password.", strategies...)
 	}
 	return u, nil
@@ -94,7 +95,7 @@ func (b *broker) checkUser(
 
 // toRead says what lets the administrator read everything.
 func (b *broker) toRead() string {
-	return "rabbitmqctl set_user_tags " + b.admin.Account + " administrator"
+	return "rabbitmqctl set_user_tags " + fault.ShellWord(b.admin.Account) + " administrator"
 }
 
 // checkRights reports limits of a user, and whether it may open the virtual host.
@@ -123,7 +124,7 @@ func (b *broker) mayOpen(ctx context.Context, account string) (bool, error) {
 func (b *broker) checkSession(ctx context.Context, f *target.Findings, u user) error {
 	if limit, ok := u.Limits["max-connections"]; ok && limit == 0 {
 		f.Impossible("no-connection", "The user may have no connection, so it cannot become current.",
-			"rabbitmqctl clear_user_limits "+f.Account+" max-connections", target.Double)
+			"rabbitmqctl clear_user_limits "+fault.ShellWord(f.Account)+" max-connections", target.Double)
 	}
 	if err := b.checkFull(ctx, f); err != nil {
 		return err
@@ -173,7 +174,7 @@ func (b *broker) rights(ctx context.Context, account, kind string) ([]map[string
 		return nil, target.Denied.Errorf("%s: %v", b.name, err)
 	}
 	var list []map[string]string
-	what := fmt.Sprintf("read the %s of %q at %s", kind, account, b.name)
+	what := fmt.Sprintf("read the %s of %s at %s", kind, fault.Quoted(account), b.name)
 	if err := b.read(ctx, what, path+"/"+kind, &list); err != nil {
 		return nil, err
 	}
@@ -223,8 +224,8 @@ func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 	for _, p := range parameters {
 		for _, v := range p.Value {
 			if namesUser(v, f.Account) {
-				links = append(links, fmt.Sprintf("%s %q in %q", target.Clean(p.Component), target.Clean(p.Name),
-					target.Clean(p.VHost)))
+				links = append(links, fmt.Sprintf("%s %s in %s", target.Said(p.Component), fault.Quoted(p.Name),
+					fault.Quoted(p.VHost)))
 				break
 			}
 		}
@@ -286,7 +287,7 @@ func (b *broker) checkPartner(
 	}
 	if len(differ) > 0 {
 		f.NeedsConsent(consentToPartner,
-			fmt.Sprintf("The user has other %s than %q.", strings.Join(differ, ", "), u.Name),
+			fmt.Sprintf("The user has other %s than %s.", strings.Join(differ, ", "), fault.Quoted(u.Name)),
 			"Give both users the same with rabbitmqctl.", target.Double)
 	}
 	return slices.Concat(of.List, f.List), nil

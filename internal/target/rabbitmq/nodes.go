@@ -40,15 +40,15 @@ func (b *broker) checkNodes(ctx context.Context, f *target.Findings) error {
 	for _, m := range members {
 		if len(m.Partitions) > 0 {
 			f.Impossible("partition", fmt.Sprintf("Node %s sees a network partition. A change on one side of it is lost "+
-				"when the partition ends.", target.Clean(m.Name)), "End the partition first; rabbitmqctl cluster_status shows it.")
+				"when the partition ends.", target.Said(m.Name)), "End the partition first; rabbitmqctl cluster_status shows it.")
 		}
 		if !m.Running {
 			f.Note("node-down", fmt.Sprintf("Node %s of the cluster is down. It takes the change when it starts again.",
-				target.Clean(m.Name)))
+				target.Said(m.Name)))
 		}
 		for _, plugin := range m.Plugins {
 			if strings.HasPrefix(plugin, backendPrefix) {
-				backends = append(backends, target.Clean(plugin))
+				backends = append(backends, target.Said(plugin))
 			}
 		}
 	}

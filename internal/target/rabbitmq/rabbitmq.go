@@ -35,6 +35,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/egress"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/rest"
 )
@@ -152,7 +153,7 @@ func (b *broker) Close() error { return nil }
 
 // Apply sets the password of the new credential's user.
 func (b *broker) Apply(ctx context.Context, c target.Change) error {
-	what := fmt.Sprintf("set the password of %q at %s", c.New.Account, b.name)
+	what := fmt.Sprintf("set the password of %s at %s", fault.Quoted(c.New.Account), b.name)
 	u, err := b.user(ctx, what, c.New, c.Old)
 	if err != nil {
 		return err
@@ -164,7 +165,7 @@ func (b *broker) Apply(ctx context.Context, c target.Change) error {
 		return target.Denied.Errorf(
 			"%s: its password has the algorithm %s, in which no hash can be made here; agree to another one with the "+
 				"consent %s",
-			what, target.Clean(u.Algorithm), consentToHash,
+			what, target.Said(u.Algorithm), consentToHash,
 		)
 	}
 	hash, err := newHash(u.algorithm(), c.New.Secret)
@@ -176,7 +177,7 @@ func (b *broker) Apply(ctx context.Context, c target.Change) error {
 
 // Retire clears the password of the old credential's user, if it is still the old one.
 func (b *broker) Retire(ctx context.Context, c target.Change) error {
-	what := fmt.Sprintf("clear the password of %q at %s", c.Old.Account, b.name)
+	what := fmt.Sprintf("clear the password of %s at %s", fault.Quoted(c.Old.Account), b.name)
 	if c.Old.Account == c.New.Account {
 		return target.Denied.Errorf("%s: it is the user of the new credential too, which has one password", what)
 	}
@@ -198,7 +199,7 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 			"%s: its password has the algorithm %s, so Keyturn cannot find out whether it is the old one; "+
 				"clear it by hand",
 			what,
-			target.Clean(u.Algorithm),
+			target.Said(u.Algorithm),
 		)
 	default:
 		return b.put(ctx, what, u, "", c.Old, c.New)
@@ -210,7 +211,7 @@ func (b *broker) Retire(ctx context.Context, c target.Change) error {
 func (b *broker) Inspect(ctx context.Context, credentials []target.Credential) ([]target.Liveness, error) {
 	out := make([]target.Liveness, len(credentials))
 	for i, c := range credentials {
-		u, err := b.user(ctx, fmt.Sprintf("read user %q at %s", c.Account, b.name), c)
+		u, err := b.user(ctx, fmt.Sprintf("read user %s at %s", fault.Quoted(c.Account), b.name), c)
 		if errors.Is(err, errNoUser) {
 			continue
 		}

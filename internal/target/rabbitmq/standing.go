@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -19,7 +20,7 @@ var powerTags = []struct{ tag, permits string }{
 
 // Standing reports the standing of a user by its tags.
 func (b *broker) Standing(ctx context.Context, account string) (target.Standing, error) {
-	what := fmt.Sprintf("find out what %q is at %s", account, b.name)
+	what := fmt.Sprintf("find out what %s is at %s", fault.Quoted(account), b.name)
 	// RabbitMQ compares names by their bytes.
 	s := target.Standing{Administrator: account == b.admin.Account}
 	u, err := b.user(ctx, what, target.Credential{Account: account})
@@ -27,8 +28,7 @@ func (b *broker) Standing(ctx context.Context, account string) (target.Standing,
 	case errors.Is(err, errNoUser):
 		return s, nil
 	case err != nil:
-		advice := "the administrator must be able to read users: rabbitmqctl set_user_tags " + b.admin.Account +
-			" administrator"
+		advice := "the administrator must be able to read users: " + b.toRead()
 		return target.Standing{}, target.WithAdvice(err, advice, b.admin.Secret)
 	}
 	tags, err := u.tags()
@@ -51,7 +51,7 @@ func (b *broker) Test(ctx context.Context) error {
 	if errors.Is(err, errNoUser) {
 		return nil
 	}
-	return target.WithAdvice(err, "rabbitmqctl set_user_tags "+b.admin.Account+" administrator", b.admin.Secret)
+	return target.WithAdvice(err, b.toRead(), b.admin.Secret)
 }
 
 // tags reads the list, or the text with commas that RabbitMQ before version 3.9 sends.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -71,7 +72,7 @@ func (s *server) toRead(err error) string {
 	if strings.Contains(err.Error(), "unknown command") {
 		return "Use Redis 6 or later, or Valkey, and do not rename its command ACL."
 	}
-	return "ACL SETUSER " + s.admin.Account + " +acl|getuser"
+	return s.allow("+acl|getuser")
 }
 
 // checkAdministrator reports rights that the administrator lacks at a node for a change.
@@ -91,7 +92,7 @@ func (s *server) checkAdministrator(ctx context.Context, f *target.Findings, nod
 		for _, need := range needs {
 			if u.exists && !permits(u.commands, need) {
 				f.Impossible("administrator-lacks", fmt.Sprintf("At %s the administrator may not run %s.", n.addr, inWords(need)),
-					"ACL SETUSER "+s.admin.Account+" +"+need)
+					s.allow("+"+need))
 			}
 		}
 	}
@@ -104,7 +105,7 @@ func checkReplication(f *target.Findings, places []place, users []user) {
 		if (p.replica || len(p.copies) > 0) && permits(users[i].commands, "psync") {
 			f.NeedsConsent(consentToReplicas,
 				fmt.Sprintf("Replicas of %s may log in with this user, because it may run PSYNC. Their setting masterauth keeps "+
-					"the old password.", cmp.Or(p.master, p.addr)),
+					"the old password.", fault.Foreign(cmp.Or(p.master, p.addr))),
 				"Give replicas a user of their own with the setting masteruser.")
 			return
 		}
@@ -168,7 +169,7 @@ func checkPartner(f *target.Findings, nodes []*node, users []user, partner strin
 		one, two := users[i], users[len(nodes)+i]
 		if one.exists && two.exists && one.rights != two.rights {
 			of.NeedsConsent(consentToPartner,
-				fmt.Sprintf("The rules of the user at %s differ from the rules of %q.", n.addr, f.Account),
+				fmt.Sprintf("The rules of the user at %s differ from the rules of %s.", n.addr, fault.Quoted(f.Account)),
 				"Give both users the same rules with ACL SETUSER.", target.Double)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -80,11 +81,11 @@ func (n *node) login(ctx context.Context, c target.Credential) error {
 	if err == nil || n.proven {
 		return err
 	}
-	return target.Unproven(fmt.Sprintf("%s: log in as %q", n.addr, c.Account), err)
+	return target.Unproven(fmt.Sprintf("%s: log in as %s", n.addr, fault.Quoted(c.Account)), err)
 }
 
 func (n *node) authenticate(ctx context.Context, c target.Credential) error {
-	_, err := n.do(ctx, fmt.Sprintf("log in as %q", c.Account), "AUTH", c.Account, c.Secret.Reveal())
+	_, err := n.do(ctx, fmt.Sprintf("log in as %s", fault.Quoted(c.Account)), "AUTH", c.Account, c.Secret.Reveal())
 	var e *target.Error
 	switch {
 	case err == nil:
@@ -95,7 +96,8 @@ func (n *node) authenticate(ctx context.Context, c target.Credential) error {
 		e.Class = target.Unclear // an answer that no Redis gives, such as a proxy's
 	case errors.As(err, &e) && e.Class == target.Unknown && n.greeting != nil:
 		// The server has refused to serve, and then closed the connection.
-		return target.Failed(target.Unreachable, code(n.greeting), n.addr+": "+n.greeting.Error(), n.secrets...)
+		text := n.addr + ": " + fault.Foreign(n.greeting.Error())
+		return target.Failed(target.Unreachable, code(n.greeting), text, n.secrets...)
 	}
 	return err
 }
@@ -145,7 +147,7 @@ func inOrder(rules any) string {
 
 // user reads an account.
 func (n *node) user(ctx context.Context, account string) (user, error) {
-	reply, err := n.do(ctx, fmt.Sprintf("read user %q", account), "ACL", "GETUSER", account)
+	reply, err := n.do(ctx, fmt.Sprintf("read user %s", fault.Quoted(account)), "ACL", "GETUSER", account)
 	if err != nil || reply == nil {
 		return user{}, err
 	}
@@ -173,12 +175,12 @@ func (n *node) user(ctx context.Context, account string) (user, error) {
 // modify adds or removes the hash of a password. It succeeds when another client has removed the
 // hash meanwhile.
 func (n *node) modify(ctx context.Context, account, h string, add bool) error {
-	attempt, modifier := "add a password of user %q", "#"+h
+	attempt, modifier := "add a password of user %s", "#"+h
 	if !add {
-		attempt, modifier = "remove a password of user %q", "!"+h
+		attempt, modifier = "remove a password of user %s", "!"+h
 	}
 	n.secrets = append(n.secrets, sensitive.New(h)) // the server quotes it
-	_, err := n.do(ctx, fmt.Sprintf(attempt, account), "ACL", "SETUSER", account, modifier)
+	_, err := n.do(ctx, fmt.Sprintf(attempt, fault.Quoted(account)), "ACL", "SETUSER", account, modifier)
 	var e *target.Error
 	if !add && errors.As(err, &e) && e.Class == target.Denied && strings.Contains(e.Text, "does not exist") {
 		return nil
@@ -229,7 +231,7 @@ func (n *node) do(ctx context.Context, attempt string, args ...any) (any, error)
 	if slices.Contains([]string{"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"}, code(err)) || busy(err) {
 		class = target.Unreachable
 	}
-	return nil, target.Failed(class, code(err), attempt+": "+err.Error(), n.secrets...)
+	return nil, target.Failed(class, code(err), attempt+": "+fault.Foreign(err.Error()), n.secrets...)
 }
 
 // code returns the first word of an error, which is its name in Redis.

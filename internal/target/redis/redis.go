@@ -51,6 +51,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/egress"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -247,7 +248,7 @@ func plan(ctx context.Context, nodes []*node, account, h string, present bool) (
 			return nil, err
 		}
 		if text := u.unfit(present); text != "" && unfit == nil {
-			unfit = target.Denied.Errorf("%s: user %q %s", n.addr, account, text)
+			unfit = target.Denied.Errorf("%s: user %s %s", n.addr, fault.Quoted(account), text)
 		}
 		if slices.Contains(u.passwords, h) != present && (u.exists || present) {
 			todo = append(todo, n)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -63,7 +64,7 @@ func (s *server) Standing(ctx context.Context, account string) (target.Standing,
 	for _, n := range nodes {
 		why, err := n.powerOf(ctx, account)
 		if err != nil {
-			advice := "the administrator must be able to read users: ACL SETUSER " + s.admin.Account + " +acl|getuser"
+			advice := "the administrator must be able to read users: " + s.allow("+acl|getuser")
 			return target.Standing{}, target.WithAdvice(err, advice, s.admin.Secret)
 		}
 		if standing.Privileged == "" {
@@ -75,7 +76,7 @@ func (s *server) Standing(ctx context.Context, account string) (target.Standing,
 
 // powerOf says why a user is privileged at a node.
 func (n *node) powerOf(ctx context.Context, account string) (string, error) {
-	attempt := fmt.Sprintf("read the rules of user %q", account)
+	attempt := fmt.Sprintf("read the rules of user %s", fault.Quoted(account))
 	reply, err := n.do(ctx, attempt, "ACL", "GETUSER", account)
 	if err != nil || reply == nil {
 		return "", err

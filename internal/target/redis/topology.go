@@ -39,7 +39,7 @@ func (s *server) checkTopology(ctx context.Context, f *target.Findings, nodes []
 			f.NeedsConsent(consentToUnread,
 				fmt.Sprintf("Keyturn cannot see whether further servers, such as replicas, belong to %s: %s. A new password "+
 					"would not work on servers that the target does not name.", n.addr, target.TextForCaller(err)),
-				"ACL SETUSER "+s.admin.Account+" "+rules)
+				s.allow(rules))
 		case err != nil:
 			return nil, err
 		}
@@ -113,7 +113,7 @@ func namedPeers(set []place) (named []string) {
 // inShort lists the first of several addresses.
 func inShort(addresses []string) string {
 	const most = 5
-	text := target.Clean(strings.Join(addresses[:min(len(addresses), most)], ", "))
+	text := target.Said(strings.Join(addresses[:min(len(addresses), most)], ", "))
 	if n := len(addresses) - most; n > 0 {
 		text += fmt.Sprintf(" and %d more", n)
 	}

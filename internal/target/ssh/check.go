@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -212,7 +213,8 @@ func checkOptions(f *target.Findings, lines []keyLine, now time.Time) {
 	}
 	if len(names) > 0 {
 		f.Note("key-options", fmt.Sprintf(
-			"The lines of the key have the options %s, which the new key gets as they are.", strings.Join(names, ", "),
+			"The lines of the key have the options %s, which the new key gets as they are.",
+			fault.Foreign(strings.Join(names, ", ")),
 		))
 	}
 	if slices.Contains(names, "from") {
@@ -254,7 +256,8 @@ func (h *host) checkOwner(ctx context.Context, s *session, f *target.Findings, l
 	}
 	shell, others, _ := strings.Cut(strings.TrimSuffix(text, "\n"), "\n")
 	relative := func(l keyLine) bool { return !strings.HasPrefix(l.file, "/") }
-	if others = strings.Join(strings.Fields(others), ", "); others != "" && slices.ContainsFunc(lines, relative) {
+	others = fault.Foreign(strings.Join(strings.Fields(others), ", "))
+	if others != "" && slices.ContainsFunc(lines, relative) {
 		f.NeedsConsent(consentToSharedKeys, fmt.Sprintf(
 			"The account has its home directory, and so its keys, in common with %s: a rotation changes what opens them, too.",
 			others,
@@ -263,7 +266,8 @@ func (h *host) checkOwner(ctx context.Context, s *session, f *target.Findings, l
 	noShell := strings.HasSuffix(shell, "/nologin") || strings.HasSuffix(shell, "/false")
 	forced := slices.ContainsFunc(lines, func(l keyLine) bool { return l.has("command") })
 	if noShell && !forced && *h.config.Check != "" {
-		f.Impossible("no-shell", fmt.Sprintf("The login shell of the account is %s, so it cannot run the check.", shell),
+		f.Impossible("no-shell",
+			fmt.Sprintf("The login shell of the account is %s, so it cannot run the check.", fault.Foreign(shell)),
 			`Set check to "" in the target.`)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -120,7 +121,7 @@ func (h *host) checkOtherFiles(
 	}
 	if len(lines) > 0 && !slices.ContainsFunc(lines, func(l keyLine) bool { return reads(l.file) }) {
 		f.Impossible("file-not-read", fmt.Sprintf(
-			"The key is listed in %s, and sshd reads %s.", lines[0].file, strings.Join(read.of(f.Account), ", "),
+			"The key is listed in %s, and sshd reads %s.", lines[0].file, fault.Foreign(strings.Join(read.of(f.Account), ", ")),
 		), "Correct authorized_keys of the target.")
 	}
 	for _, file := range read.of(f.Account) {
@@ -129,14 +130,15 @@ func (h *host) checkOtherFiles(
 		}
 		text, err := s.run(ctx, "read the keys of "+f.Account, h.asKeeper(file, f.Account), readKeys(file, f.Account))
 		if target.ClassOf(err) == target.Denied {
-			f.Note("file-not-read", "The administrator cannot read "+file+", which sshd reads.")
+			f.Note("file-not-read", "The administrator cannot read "+fault.Foreign(file)+", which sshd reads.")
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		if found, _ := linesOf(file, text, key); len(found) > 0 {
-			f.Impossible("key-elsewhere", fmt.Sprintf("The key in use is also in %s, which the target does not name.", file),
+			f.Impossible("key-elsewhere",
+				fmt.Sprintf("The key in use is also in %s, which the target does not name.", fault.Foreign(file)),
 				"Add the file to authorized_keys of the target.")
 		}
 	}

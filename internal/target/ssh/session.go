@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/sshkey"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/sensitive"
@@ -122,7 +123,7 @@ func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if a.offered {
 		if len(c.PartialSuccessMethods) > 0 {
 			a.accepted = true
-			a.obstacle = "the host wants more than one proof (" + strings.Join(c.AllowedMethods, ", ") + ")"
+			a.obstacle = "the host wants more than one proof (" + fault.Foreign(strings.Join(c.AllowedMethods, ", ")) + ")"
 		}
 		return nil, nil
 	}
@@ -144,7 +145,7 @@ func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	if a.key != nil {
 		kind = "keys"
 	}
-	a.obstacle = "the host takes no " + kind + " (but " + strings.Join(c.AllowedMethods, ", ") + ")"
+	a.obstacle = "the host takes no " + kind + " (but " + fault.Foreign(strings.Join(c.AllowedMethods, ", ")) + ")"
 	return nil, nil
 }
 
@@ -171,14 +172,14 @@ func (a *attempt) failed(addr string, err error, secrets []sensitive.Value) erro
 		return e
 	case errors.As(err, new(*ssh.AlgorithmNegotiationError)):
 		e := target.Denied.Errorf("%s: no algorithm in common (does the host have one of host_keys?)", text)
-		e.Detail = target.Clean(err.Error())
+		e.Detail = target.Said(err.Error())
 		return e
 	case a.accepted:
 		return target.Failed(target.Admitted, "", text+": "+a.obstacle, secrets...)
 	case a.obstacle != "":
 		return target.Failed(target.Denied, "", text+": "+a.obstacle, secrets...)
 	case a.offered && isRejection(err):
-		return target.Failed(target.Rejected, "", text+": "+err.Error(), secrets...)
+		return target.Failed(target.Rejected, "", text+": "+fault.Foreign(err.Error()), secrets...)
 	case !a.offered:
 		return target.NotSent(text, err, secrets...)
 	}
@@ -233,7 +234,7 @@ func (s *session) run(ctx context.Context, attempt string, who as, script string
 	}
 	if _, reason, ok := strings.Cut(printed, "\n"+failed); ran && ok {
 		return "", target.Failed(
-			target.Denied, "", attempt+": "+strings.TrimSpace(reason)+out.stderr.said(), s.secrets...,
+			target.Denied, "", attempt+": "+fault.Foreign(strings.TrimSpace(reason))+out.stderr.said(), s.secrets...,
 		)
 	}
 	exited := err == nil || errors.As(err, new(*ssh.ExitError))
@@ -352,5 +353,5 @@ func (l *limited) said() string {
 	if s == "" {
 		return ""
 	}
-	return ": " + s[:min(len(s), 300)]
+	return ": " + fault.Foreign(s[:min(len(s), 300)])
 }

@@ -150,6 +150,7 @@ func TestSSH(t *testing.T) {
 		"odd characters": testOddCharacters, "wrong strategies": testWrongStrategies, "no secrets on the host": testNoSecrets,
 		"broken login": testBrokenLogin, "inspect": testInspect, "IPv6": testIPv6,
 		"standing of root's other name": testStandingOfAlias, "standing without root": testStandingWithoutRoot,
+		"foreign words":        testForeignWords,
 		"several lines":        testSeveralLines,
 		"unusual files":        testUnusualFiles,
 		"check of the account": testCheckOwner,

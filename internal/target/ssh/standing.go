@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -92,7 +93,8 @@ func (h *host) Standing(ctx context.Context, account string) (target.Standing, e
 	}
 	found, err := parseLookUp(text)
 	if err != nil {
-		return target.Standing{}, target.Failed(target.Denied, "", s.addr+": "+attempt+": "+err.Error(), s.secrets...)
+		said := fault.Foreign(err.Error())
+		return target.Standing{}, target.Failed(target.Denied, "", s.addr+": "+attempt+": "+said, s.secrets...)
 	}
 	return found.standing(account, h.admin.Account), nil
 }
@@ -162,7 +164,7 @@ func (f found) standing(account, administrator string) target.Standing {
 	}
 	for _, group := range f.groups {
 		if s.Privileged == "" && slices.Contains(powerGroups, strings.ToLower(group)) {
-			s.Privileged = fmt.Sprintf("is in the group %q, whose members can become root", group)
+			s.Privileged = fmt.Sprintf("is in the group %s, whose members can become root", fault.Quoted(group))
 		}
 	}
 	return s
