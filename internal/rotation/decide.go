@@ -300,7 +300,8 @@ func NotProven(p Probe) Event {
 	}
 }
 
-// Steps for a record on which no rotation is under way; CheckHealth is one of a grace period, too.
+// Steps for a record on which no rotation is under way. Begin is one of a quarantine, too, and
+// CheckHealth one of a grace period.
 const (
 	// Begin the rotation that is due, or that waited for the end of another.
 	Begin Step = "begin"
@@ -337,12 +338,20 @@ func (r Record) AwaitsResume(paused bool) bool { return (paused || r.Paused) && 
 // a previous credential that is not retired yet would outlast the emergency: that needs a repair
 // first.
 func (r Record) leave(q Request, now time.Time) (next Record, ok bool) {
-	isDrift := r.Mode == Reapply && (r.Interrupted == nil || r.Interrupted.Strategy == target.Double)
-	if !isDrift {
+	if !r.canLeave() {
 		return r, false
 	}
 	return r.Begin(q, now), true
 }
+
+func (r Record) canLeave() bool {
+	isDrift := r.State == Quarantined && r.Mode == Reapply
+	return isDrift && (r.Interrupted == nil || r.Interrupted.Strategy == target.Double)
+}
+
+// leaves reports whether an emergency that waited for the end of a repair begins instead, because
+// the repair has failed.
+func (r Record) leaves() bool { return r.Then != nil && r.canLeave() }
 
 // Ask returns the record after a rotation was asked for. It begins, or waits for the end of the one
 // before; an emergency takes the grace of a rotation that replaces the credential already. ok is

@@ -74,6 +74,42 @@ func TestEmergencyLeavesQuarantine(t *testing.T) {
 	}
 }
 
+// TestEmergencyAfterAFailedRepair verifies that an emergency that waits for the end of a repair
+// begins when the repair ends in the quarantine again, unless it must not leave that.
+func TestEmergencyAfterAFailedRepair(t *testing.T) {
+	t.Parallel()
+	q := rotation.Request{ID: "v9", Mode: rotation.Rotate, Trigger: rotation.Emergency, At: noon}
+	grace := rotation.Record{
+		State: rotation.InGrace, Mode: rotation.Rotate, Strategy: target.Overlap, Base: "v1", Candidate: "v2",
+	}
+	for name, tt := range map[string]struct {
+		before rotation.Record
+		want   rotation.Step
+	}{
+		"nothing was under way":              {rotation.Record{State: rotation.Idle}, rotation.Begin},
+		"a grace period was, of one account": {grace, rotation.Nothing},
+	} {
+		r, err := rotation.Next(tt.before.Drifted("v2", "db", target.Single, "no", noon), rotation.Event{Kind: rotation.Probed}, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, ok := r.Ask(q, noon)
+		if !ok || r.State != rotation.Unknown || r.Then == nil {
+			t.Fatalf("%s: an emergency in a repair: %v, %+v", name, ok, r)
+		}
+		r, err = rotation.Next(r, rotation.Event{Kind: rotation.Resolved, Candidate: target.Dead, Settled: true}, noon)
+		if err != nil || r.State != rotation.Quarantined {
+			t.Fatalf("%s: the repair failed: %s, %v", name, r.State, err)
+		}
+		if got := rotation.Plan(r, noon); got != tt.want {
+			t.Errorf("%s: the next step is %q, want %q", name, got, tt.want)
+		}
+		if wakes := !r.Wake().IsZero() && !r.Wake().After(noon); wakes != (tt.want == rotation.Begin) {
+			t.Errorf("%s: the engine reads the record at %s", name, r.Wake())
+		}
+	}
+}
+
 // TestLeaked verifies which credential may not be adopted out of an emergency.
 func TestLeaked(t *testing.T) {
 	t.Parallel()

@@ -362,13 +362,16 @@ const (
 // Steps returns the steps that Plan can return.
 func Steps() []Step {
 	return []Step{
-		Nothing, Wait, CheckHealth, Prepare, Send, Resolve, Verify, Promote, CheckBase, Expire, Retire, Revert, Clear,
+		Nothing, Wait, Begin, CheckHealth, Prepare, Send, Resolve, Verify, Promote, CheckBase, Expire, Retire, Revert,
+		Clear,
 	}
 }
 
 // Plan says what to do next with a record that no engine is working on.
 func Plan(r Record, now time.Time) Step {
 	switch {
+	case r.leaves() && !r.Then.At.After(now):
+		return Begin
 	case r.State == InGrace && r.NextAt.After(now) && !r.Health.NextAt.IsZero() && !r.Health.NextAt.After(now):
 		return CheckHealth
 	case r.InFlight() && r.NextAt.After(now):

@@ -6,6 +6,8 @@ import "time"
 func (r Record) Wake() time.Time {
 	var list []time.Time
 	switch {
+	case r.leaves():
+		list = append(list, r.Then.At)
 	case r.State == Quarantined:
 	case r.State == InGrace && !r.NextAt.IsZero():
 		list = append(list, r.NextAt)

@@ -15,11 +15,19 @@ import (
 // it is not.
 func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
 	now := w.engine.Now()
-	if at := w.rotator.mayProbe(t, w.account+"/"+w.secret, now); at.After(now) {
+	putOff := func(at time.Time) (bool, error) {
 		_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
 			return r.PutOffProbe(at, now)
 		})
 		return false, err
+	}
+	done, wait := w.rotator.enterProbe(t, now)
+	if done == nil {
+		return putOff(now.Add(wait))
+	}
+	defer done()
+	if at := w.rotator.mayProbe(t, w.account+"/"+w.secret, now); at.After(now) {
+		return putOff(at)
 	}
 	p := w.alive(ctx, t, t.Secret.Stages[secret.Current])
 	checked := w.check(ctx, t, p)
@@ -48,6 +56,25 @@ func (r *Rotator) mayProbe(t *api.Turn, who string, now time.Time) time.Time {
 		left = probeBurst(r.config.ProbeRate) / 2
 	}
 	return r.probes.begin("", who, left, now, rand.Float64())
+}
+
+// leastWait is the least time that a probe waits for the end of others.
+const leastWait = time.Second
+
+// enterProbe begins a probe, which ends with done. Where too many are under way, done is nil, and
+// wait is the time until the next try: the longer the target has not answered the others, the
+// longer it is. One that makes no call of a target never waits.
+func (r *Rotator) enterProbe(t *api.Turn, now time.Time) (done func(), wait time.Duration) {
+	if !t.Registered {
+		return func() {}, 0
+	}
+	name := t.Target.Account + "/" + t.Target.Name
+	oldest, ok := r.probing.enter(name, now)
+	if ok {
+		return func() { r.probing.leave(name, now) }, 0
+	}
+	wait = min(max(now.Sub(oldest), leastWait), r.config.EffectTimeout)
+	return nil, wait + rand.N(wait)
 }
 
 // probeBurst is how many probes are made at once after a pause: at least two, so that half of them

@@ -3,11 +3,13 @@ package rotator
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/store"
 )
 
 // TestProbesThatAreDueComeFirst verifies, also for a rate below one, that probes that callers ask
@@ -108,5 +110,49 @@ func TestAskingDelaysNoProbe(t *testing.T) {
 	}
 	for name := range dueIn {
 		t.Errorf("%s was never probed", name)
+	}
+}
+
+// TestSilentTargetsLeaveWorkers verifies that probes of targets that do not answer take no more than
+// half of the workers in all, and a quarter of them at one target; that one that is sent away waits
+// the longer, the longer the others have had no answer; and that the end of one makes room.
+func TestSilentTargetsLeaveWorkers(t *testing.T) {
+	t.Parallel()
+	r := New(nil, nil, nil, Config{Workers: 16})
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	at := func(name string) *api.Turn {
+		return &api.Turn{Registered: true, Target: store.Target{Account: "1", Name: name}}
+	}
+	begun := func(name string) (ended []func()) {
+		for range 16 {
+			if done, _ := r.enterProbe(at(name), now); done != nil {
+				ended = append(ended, done)
+			}
+		}
+		return ended
+	}
+	first, second, third := begun("first"), begun("second"), begun("third")
+	if len(first) != 4 || len(second) != 4 || len(third) != 0 {
+		t.Fatalf("%d, %d and %d probes are under way at three targets", len(first), len(second), len(third))
+	}
+	for after, least := range map[time.Duration]time.Duration{
+		0: time.Second, 5 * time.Second: 5 * time.Second, time.Minute: 15 * time.Second,
+	} {
+		if done, wait := r.enterProbe(at("first"), now.Add(after)); done != nil || wait < least || wait >= 2*least {
+			t.Errorf("after %s without an answer, the next probe waits %s, want %s or more", after, wait, least)
+		}
+	}
+	if done, _ := r.enterProbe(&api.Turn{}, now); done == nil {
+		t.Error("a probe that calls no target waits")
+	}
+	first[0]()
+	if third = begun("third"); len(third) != 1 {
+		t.Errorf("%d probes begin when one has ended", len(third))
+	}
+	for _, done := range slices.Concat(first[1:], second, third) {
+		done()
+	}
+	if left := r.probing; left.total != 0 || len(left.under) != 0 {
+		t.Errorf("after the last probe, %d are under way", left.total)
 	}
 }

@@ -88,6 +88,9 @@ type Rotator struct {
 	spread *spread // of the turns that are stored
 	starts *spread // of the beginnings: turns that come late, after a pause of the engine, come together
 	probes *spread
+	// probing leaves half of the workers to rotations, and most of the rest to the probes of others,
+	// while a target does not answer.
+	probing *limit
 }
 
 // New returns an engine that has not begun. now is the server's clock.
@@ -124,6 +127,8 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 		spread: newSpread(c.Rate, c.Burst),
 		starts: newSpread(c.Rate, c.Burst),
 		probes: newSpread(c.ProbeRate, probeBurst(c.ProbeRate)),
+
+		probing: newLimit(c.Workers/2, c.Workers/4),
 	}
 }
 

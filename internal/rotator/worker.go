@@ -66,6 +66,7 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 var steps = map[rotation.Step]func(*worker, context.Context, *api.Turn) (more bool, err error){
 	rotation.Nothing:     (*worker).rest,
 	rotation.Wait:        (*worker).rest,
+	rotation.Begin:       (*worker).beginNext,
 	rotation.CheckHealth: (*worker).probe,
 	rotation.Prepare:     (*worker).prepare,
 	rotation.Promote:     (*worker).promote,
@@ -172,6 +173,11 @@ func (w *worker) begin(ctx context.Context, t *api.Turn, q rotation.Request) (bo
 	}
 	w.report(t, r, rotation.Event{Kind: rotation.Begun})
 	return true, nil
+}
+
+// beginNext begins the emergency that waited for the end of what is under way.
+func (w *worker) beginNext(ctx context.Context, t *api.Turn) (bool, error) {
+	return w.begin(ctx, t, *t.Record.Then)
 }
 
 // postpone moves the time of a rotation that may not begin.

@@ -221,6 +221,22 @@ var rotationMutations = []mutation{
 		test: "TestDriftInGrace",
 	},
 	{
+		name: "an emergency that waits for a repair is not begun when that fails",
+		file: "internal/rotation/decide.go",
+		old:  "return r.Then != nil && r.canLeave()",
+		new:  "return false",
+		pkg:  "internal/rotation",
+		test: "TestEmergencyAfterAFailedRepair",
+	},
+	{
+		name: "probes of a silent target take every worker",
+		file: "internal/rotator/limit.go",
+		old:  "if l.total < l.all && len(list) < l.each {",
+		new:  "if l.total < l.all {",
+		pkg:  "internal/rotator",
+		test: "TestSilentTargetsLeaveWorkers",
+	},
+	{
 		name: "an adopted credential is retired with the previous one",
 		file: "internal/rotation/interrupted.go",
 		old:  "return adopted.Account != previous.Account",
