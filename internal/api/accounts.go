@@ -427,8 +427,7 @@ func (p *preparation) causes(ctx context.Context) (list []string) {
 	if err != nil {
 		check = rotation.Check{}
 	}
-	open, _ := rotation.Overridable(check.Findings, target.Double, nil, "")
-	for _, f := range open {
+	for _, f := range rotation.Open(check.Findings, target.Double, nil) {
 		list = append(list, "the cause may be "+f.Code+": "+f.Text)
 	}
 	return append(list, fault.Command("rotation check", p.in.SecretName)+" shows all findings")
@@ -558,7 +557,7 @@ func (p *preparation) check(ctx context.Context) (check rotation.Check, reason s
 	if err != nil {
 		return check, "", err
 	}
-	k, err := p.checkAccount(ctx, s, r, p.target)
+	k, err := p.checkAccount(ctx, s, r, p.target, false)
 	if err != nil {
 		return check, "", err
 	}

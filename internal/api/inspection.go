@@ -29,6 +29,7 @@ type inspection struct {
 	partner target.Credential // of the other account; without a secret where none is known to work
 	check   rotation.Check
 
+	emergency   bool  // the check is of an emergency
 	loginFailed bool  // a login was rejected, or may have been
 	silence     error // the last error that callers must not learn
 }
@@ -166,8 +167,9 @@ func (k *inspection) account(ctx context.Context) {
 		Current:    k.method.current,
 		Partner:    k.partner.Account,
 		Strategies: k.has,
+		Emergency:  k.emergency,
 		PartnerRetired: k.record.State == rotation.Done && k.record.Mode == rotation.Rotate &&
-			k.record.Strategy == target.Double,
+			k.record.Strategy == target.Double && k.record.BaseRetired,
 	})
 	for _, f := range findings {
 		k.add(f)
@@ -175,15 +177,6 @@ func (k *inspection) account(ctx context.Context) {
 	if err != nil {
 		k.failed(err)
 	}
-}
-
-// inUse returns the account in use, if the secret may rotate it; otherwise nothing may be
-// overridden.
-func (k *inspection) inUse() string {
-	if slices.ContainsFunc(k.check.Findings, func(f target.Finding) bool { return f.Code == codeNotAllowed }) {
-		return ""
-	}
-	return k.method.account
 }
 
 // strategiesOfSecret adds a finding for each strategy of the target that the secret cannot use, and
@@ -387,12 +380,13 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 
 // checkAccount checks the account of a secret at its target without a login.
 func (c *Call) checkAccount(
-	ctx context.Context, s secret.Secret, r rotation.Record, t store.Target,
+	ctx context.Context, s secret.Secret, r rotation.Record, t store.Target, emergency bool,
 ) (*inspection, error) {
 	k, err := c.inspection(s, r, t)
 	if err != nil {
 		return nil, err
 	}
+	k.emergency = emergency
 	defer func() { _ = k.system.Close() }() // nothing was changed
 	k.ask(ctx)
 	return k, nil

@@ -81,12 +81,16 @@ func (c *Call) refuseUnsafe(
 	if err != nil || !ok || !s.BoundTo(t.ID) {
 		return nil, err
 	}
-	k, err := c.checkAccount(ctx, s, r, t)
+	if command, _ := continuing(r); command != "" {
+		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: its second account is not "+
+			"prepared yet. %s completes that. Then repeat the call.", s.Name, fault.Text(command))
+	}
+	k, err := c.checkAccount(ctx, s, r, t, true)
 	if err != nil {
 		return nil, err
 	}
 	strategy, consents := k.method.strategy, s.Settings().Consents
-	overridable, serious := rotation.Overridable(k.check.Findings, strategy, consents, k.inUse())
+	overridable, serious := rotation.Overridable(k.check.Findings, strategy, consents)
 	if !agreed {
 		isDrift := func(f target.Finding) bool { return f.Drift } // nothing of it would change for the worse
 		serious = slices.DeleteFunc(slices.Clone(k.check.Findings), isDrift)

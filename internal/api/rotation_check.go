@@ -156,8 +156,7 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 			Window:   windowOf(k.system, strategy),
 			Consents: []string{},
 		}
-		open, _ := rotation.Overridable(k.check.Findings, strategy, consents, "")
-		for _, f := range open {
+		for _, f := range rotation.Open(k.check.Findings, strategy, consents) {
 			if f.Consent != "" && !slices.Contains(row.Consents, f.Consent) {
 				row.Consents = append(row.Consents, f.Consent)
 			}
@@ -226,7 +225,7 @@ func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden s
 	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
 	if t.Record.Trigger == rotation.Emergency {
 		var list []target.Finding
-		list, findings = rotation.Overridable(findings, strategy, consents, request.Current.Account)
+		list, findings = rotation.Overridable(findings, strategy, consents)
 		overridden = rotation.Overridden(list)
 	}
 	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {

@@ -158,19 +158,21 @@ func (c *Call) keptByAdoption(
 	return v.ID, nil
 }
 
-// notLeaked refuses to adopt the credential that an emergency replaces.
+// notLeaked refuses to adopt a credential that an emergency replaces.
 func (c *Call) notLeaked(tx *store.Tx, s secret.Secret, r rotation.Record, adopted target.Credential) error {
-	v, ok := s.Versions[r.Leaked()]
-	if !ok {
-		return nil
-	}
-	list, _, err := credentials(c.Env, tx, s, v)
-	if err != nil {
-		return err
-	}
-	if list[0].Account == adopted.Account && list[0].Secret.Equal(adopted.Secret) {
-		return fault.New(fault.InUse, "An emergency rotation replaces this credential of secret %q, because it may have "+
-			"leaked. Set another one at the target, and adopt that.", s.Name)
+	for _, id := range r.Leaked() {
+		v, ok := s.Versions[id]
+		if !ok {
+			continue
+		}
+		list, _, err := credentials(c.Env, tx, s, v)
+		if err != nil {
+			return err
+		}
+		if list[0].Account == adopted.Account && list[0].Secret.Equal(adopted.Secret) {
+			return fault.New(fault.InUse, "An emergency rotation replaces this credential of secret %q, because it may have "+
+				"leaked. Set another one at the target, and adopt that.", s.Name)
+		}
 	}
 	return nil
 }

@@ -181,7 +181,11 @@ func (t *Turn) Restorable() bool {
 // Change returns the change that the target is asked for.
 func (t *Turn) Change() (target.Change, error) {
 	r := t.Record
-	c := target.Change{ID: changeID(r, r.Candidate), Strategy: r.Strategy}
+	c := target.Change{
+		ID:        changeID(r, r.Candidate),
+		Strategy:  r.Strategy,
+		Emergency: r.Trigger == rotation.Emergency,
+	}
 	var err error
 	if c.New, err = t.Credential(r.Candidate); err != nil {
 		return c, err

@@ -59,6 +59,7 @@ var outlives = map[string]bool{
 	"Interrupted":    false,
 	"Quarantine":     false,
 	"Foreign":        false,
+	"BaseRetired":    false,
 	"Preparing":      true,
 	"PreviousDeadAt": false,
 	"Then":           false,

@@ -37,6 +37,10 @@ func (r Record) cancel(now time.Time) Record {
 	case Retiring:
 		r = r.done(now)
 		r.Reason = "The retirement was cancelled: the target still accepts the credential of version " + r.Base + "."
+		if r.BaseRetired {
+			r.Reason = "The rotation was cancelled: the previous credential is retired, and then no login with the new one " +
+				"succeeded."
+		}
 		return r
 	}
 	switch {

@@ -132,18 +132,32 @@ func MayBegin(findings []target.Finding, strategy target.Strategy, consents []st
 	return strings.Join(reasons, " "), len(reasons) == 0
 }
 
+// Open returns the findings for which a strategy lacks a consent.
+func Open(findings []target.Finding, strategy target.Strategy, consents []string) (open []target.Finding) {
+	for _, f := range findings {
+		if isOpen(f, strategy, consents) {
+			open = append(open, f)
+		}
+	}
+	return open
+}
+
+func isOpen(f target.Finding, strategy target.Strategy, consents []string) bool {
+	return f.Verdict == target.NeedsConsent && !Agreed(f, consents) && appliesTo(f, strategy)
+}
+
 // Overridable separates the findings that the holder of a leaked credential can bring about, for
 // which an emergency does not wait, from the others: those for which a strategy lacks a consent,
 // and what is wrong with the account in use. A strategy that proves the new credential before it
 // replaces that account may begin with an account in any state, and single sets the password that
 // is missing.
 func Overridable(
-	findings []target.Finding, strategy target.Strategy, consents []string, inUse string,
+	findings []target.Finding, strategy target.Strategy, consents []string,
 ) (overridable, others []target.Finding) {
 	for _, f := range findings {
-		aside := f.Drift || strategy != target.Single && f.Account == inUse && inUse != ""
-		stops := f.Verdict == target.Impossible && aside || f.Verdict == target.NeedsConsent && !Agreed(f, consents)
-		if stops && appliesTo(f, strategy) {
+		caused := f.Drift || strategy != target.Single && f.InUse
+		stops := f.Verdict == target.Impossible && caused && appliesTo(f, strategy)
+		if stops || isOpen(f, strategy, consents) {
 			overridable = append(overridable, f)
 		} else {
 			others = append(others, f)

@@ -8,6 +8,9 @@ import (
 
 // abandon ends the rotation without a change, and plans the next one when they are planned at all.
 func (r Record) abandon(why string, now time.Time) Record {
+	if r.Quarantine != nil {
+		return r.quarantinedAgain("the emergency has replaced nothing. " + why)
+	}
 	r = r.to(Abandoned)
 	r.Reason, r.EndedAt = why, now
 	if r.Mode == Rotate {
@@ -27,6 +30,7 @@ func (r Record) onVerified(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Promoted:
 		r.PromotedAt, r.Abandons, r.Rejections = now, 0, 0
+		r.Interrupted, r.Quarantine = nil, nil
 		r = r.checkCopies(now)
 		return r.beginGrace(now), true
 	case Failed:
@@ -108,7 +112,7 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 		return r, true
 	case Retired:
 		r = r.done(now)
-		r.Foreign = e.Text
+		r.Foreign, r.BaseRetired = e.Text, true
 		return r, true
 	case Unready:
 		return r.keepsBase(e, now), true
@@ -132,7 +136,12 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 // Several rejections mean that it was changed elsewhere: the previous credential is tried, and
 // becomes current again. One that may have leaked does not.
 func (r Record) keepsBase(e Event, now time.Time) Record {
-	e.Text = "The previous credential is kept, because no login with the new one succeeded: " + e.Text
+	r.BaseRetired = r.BaseRetired || e.BaseRetired
+	if r.BaseRetired {
+		e.Text = "The previous credential is retired, and then no login with the new one succeeded: " + e.Text
+	} else {
+		e.Text = "The previous credential is kept, because no login with the new one succeeded: " + e.Text
+	}
 	if e.Base != target.Dead {
 		return r.later(e, now)
 	}
@@ -153,7 +162,7 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
 		r.PreviousDeadAt = r.candidateDeadAt()
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
-		r.Rejections, r.GraceOver, r.Interrupted, r.Quarantine = 0, false, nil, nil
+		r.Rejections, r.GraceOver, r.BaseRetired, r.Interrupted, r.Quarantine = 0, false, false, nil, nil
 		return r.beginGrace(now), true
 	case NoLogin:
 		r.PreviousDeadAt = now

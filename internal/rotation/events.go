@@ -33,6 +33,8 @@ type Event struct {
 	Until     time.Time
 	// After is the least time until the next try, where the back-off would be shorter.
 	After time.Duration
+	// BaseRetired says, for Unready, that the base was made useless at the target before.
+	BaseRetired bool
 	// Answered says, for a step that is tried again, that a system of the target's kind has answered.
 	Answered bool
 	// Hold is how long reads may be blocked, for Sending; zero means not at all.

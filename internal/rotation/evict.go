@@ -9,8 +9,8 @@ const MaxEvictions = 3
 // The sentences about a password that Keyturn did not set.
 const (
 	taken = "The account of the previous credential had another password"
-	// A session of one account of a rotation may have acted as the other.
-	sessionsLeft = "Sessions that are still open can set one again: end the sessions of both accounts"
+	// With two accounts, a session of one may have acted as the other.
+	sessionsLeft = "Sessions that are still open can set one again: end those of all accounts of the secret"
 	evicting     = taken + ", which is removed before the rotation ends. " + sessionsLeft + "."
 	evicted      = taken + ", which was removed. " + sessionsLeft + "."
 	again        = taken + " each time that one was removed. " + sessionsLeft + "; the service then removes the last one"

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -24,11 +25,19 @@ type Interrupted struct {
 	GraceDeadline time.Time       `json:"grace_limit,omitzero"`
 }
 
-// Quarantine is what an undo out of a quarantine returns to if it changes nothing. The members are
-// as in [Record].
+// Quarantine is what an undo, or an emergency, out of a quarantine returns to if it changes nothing.
+// Current is the version of the credential in use, and empty in a record of an earlier release. The
+// other members are as in [Record].
 type Quarantine struct {
+	ID        string          `json:"id,omitempty"`
 	Strategy  target.Strategy `json:"strategy"`
+	Current   string          `json:"current,omitempty"`
 	StartedAt time.Time       `json:"started_at,omitzero"`
+}
+
+// left returns what is stored of the quarantine of r while something else is under way.
+func (r Record) left() *Quarantine {
+	return &Quarantine{ID: r.ID, Strategy: r.Strategy, Current: r.Candidate, StartedAt: r.StartedAt}
 }
 
 // interrupted returns what a repair continues: nil where no credential is left to be retired. An
@@ -36,7 +45,7 @@ type Quarantine struct {
 func (r Record) interrupted() *Interrupted {
 	state := r.State
 	switch {
-	case state == Undoing && r.Interrupted != nil:
+	case r.Quarantine != nil, state == Undoing && r.Interrupted != nil:
 		return r.Interrupted
 	case state == Undoing && r.GraceOver:
 		state = Retiring
@@ -60,21 +69,21 @@ func (r Record) interrupted() *Interrupted {
 	}
 }
 
-// Leaked returns the version that an emergency replaces, whose rotation is under way or
-// interrupted; empty for none.
-func (r Record) Leaked() string {
-	switch i := r.Interrupted; {
-	case i != nil && i.Trigger == Emergency:
-		return i.Base
-	case i == nil && r.InFlight() && r.Trigger == Emergency:
-		return r.Base
+// Leaked returns the versions that emergencies replace, whose rotations are under way or
+// interrupted.
+func (r Record) Leaked() (versions []string) {
+	if i := r.Interrupted; i != nil && i.Trigger == Emergency {
+		versions = append(versions, i.Base)
 	}
-	return ""
+	if r.InFlight() && r.Trigger == Emergency && r.Base != "" {
+		versions = append(versions, r.Base)
+	}
+	return versions
 }
 
 // graceInterrupted reports whether a repair continues a grace period.
 func (r Record) graceInterrupted() bool {
-	return r.Interrupted != nil && r.Interrupted.State == InGrace
+	return r.Mode == Reapply && r.Interrupted != nil && r.Interrupted.State == InGrace
 }
 
 // Previous describes the version that the rotation replaces, or the interrupted one; empty for
@@ -86,7 +95,7 @@ func (r Record) Previous() (version string, until, limit time.Time) {
 	switch {
 	case i == nil && r.State == InGrace:
 		return r.Base, r.GraceUntil, r.GraceDeadline
-	case i == nil || r.State == Undoing:
+	case i == nil || r.Mode != Reapply: // an undo, or an emergency out of a quarantine
 		return r.Base, r.GraceUntil, limit
 	case !r.graceInterrupted():
 		return i.Base, until, limit
@@ -137,15 +146,18 @@ func (r Record) undoInterrupted(e Event, now time.Time) (Record, bool) {
 		return r, false
 	}
 	undoing, ok := r.repaired(now).onGrace(e, now)
-	undoing.Interrupted, undoing.Quarantine = r.Interrupted, &Quarantine{Strategy: r.Strategy, StartedAt: r.StartedAt}
+	undoing.Interrupted, undoing.Quarantine = r.Interrupted, r.left()
 	return undoing, ok
 }
 
-// quarantinedAgain ends an undo out of a quarantine that has changed nothing. The target was not
-// asked about the credential in use, so what is known of that stays.
+// quarantinedAgain ends an undo, or an emergency, out of a quarantine that has changed nothing. The
+// target was not asked about the credential in use, so what is known of that stays.
 func (r Record) quarantinedAgain(why string) Record {
 	before := *r.Quarantine
-	r = r.quarantine(r.Candidate, r.Target, before.Strategy, before.StartedAt)
+	if r.State != Undoing {
+		r.ID = before.ID
+	}
+	r = r.quarantine(cmp.Or(before.Current, r.Candidate), r.Target, before.Strategy, before.StartedAt)
 	r.Reason = "The target did not accept the credential in use when it was asked last, and " +
 		strings.TrimSuffix(why, ".") + "."
 	return r

@@ -1,7 +1,11 @@
 package rotation_test
 
 import (
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
@@ -12,7 +16,9 @@ import (
 func TestOverridable(t *testing.T) {
 	t.Parallel()
 	impossible := func(account string) target.Finding {
-		return target.Finding{Code: "c", Verdict: target.Impossible, Account: account, Text: "No."}
+		return target.Finding{
+			Code: "c", Verdict: target.Impossible, Account: account, InUse: account == "app", Text: "No.",
+		}
 	}
 	drift := impossible("other")
 	drift.Drift = true
@@ -33,13 +39,10 @@ func TestOverridable(t *testing.T) {
 		{"a consent is missing", open, target.Double, nil, true},
 		{"a consent was given", open, target.Double, []string{"c"}, false},
 	} {
-		overridable, others := rotation.Overridable([]target.Finding{tt.finding}, tt.strategy, tt.consents, "app")
+		overridable, others := rotation.Overridable([]target.Finding{tt.finding}, tt.strategy, tt.consents)
 		if got := len(overridable) == 1; got != tt.want || len(overridable)+len(others) != 1 {
 			t.Errorf("%s: an emergency does not wait: %v, want %v", tt.name, got, tt.want)
 		}
-	}
-	if list, _ := rotation.Overridable([]target.Finding{impossible("")}, target.Double, nil, ""); len(list) > 0 {
-		t.Error("a finding about no account is overridden where no account is in use")
 	}
 }
 
@@ -68,9 +71,92 @@ func TestEmergencyLeavesQuarantine(t *testing.T) {
 		{"a rotation that is stuck", stuck, emergency, false},
 	} {
 		next, ok := tt.record.Ask(tt.asked, noon)
-		if ok != tt.want || ok && (next.State != rotation.Scheduled || next.ID != "v9" || next.Interrupted != nil) {
+		if ok != tt.want || ok && (next.State != rotation.Scheduled || next.ID != "v9") {
 			t.Errorf("%s: begins: %v (%s, %q), want %v", tt.name, ok, next.State, next.ID, tt.want)
 		}
+	}
+}
+
+// TestEmergencyReturnsToTheQuarantine verifies that an emergency out of a quarantine that replaces
+// nothing ends there, and that what was interrupted, with what had leaked, is not forgotten; and
+// that it is over when the emergency has replaced the credential.
+func TestEmergencyReturnsToTheQuarantine(t *testing.T) {
+	t.Parallel()
+	q := rotation.Request{ID: "v9", Mode: rotation.Rotate, Trigger: rotation.Emergency, At: noon}
+	grace := rotation.Record{
+		State: rotation.InGrace, ID: "v2", Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Double,
+		Base: "v1", Candidate: "v2", GraceUntil: noon.Add(time.Hour), GraceDeadline: noon.Add(time.Hour),
+	}
+	retiring := grace
+	retiring.State, retiring.Trigger = rotation.Retiring, rotation.Emergency
+	next := func(r rotation.Record, e rotation.Event) rotation.Record {
+		t.Helper()
+		r, err := rotation.Next(r, e, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	stored := rotation.Event{Kind: rotation.Stored, Version: "v9", Replaces: "v2", Strategy: target.Double, Target: "db"}
+	for name, before := range map[string]rotation.Record{
+		"nothing":        {State: rotation.Idle},
+		"a grace period": grace,
+		"a retirement":   retiring,
+	} {
+		drifted := before.Drifted("v2", "db", target.Single, "no", noon)
+		begun, ok := drifted.Ask(q, noon)
+		if !ok {
+			t.Fatalf("%s: the emergency does not begin", name)
+		}
+		for how, ended := range map[string]rotation.Record{
+			"cancelled":  next(begun, rotation.Event{Kind: rotation.Cancel}),
+			"impossible": next(begun, rotation.Event{Kind: rotation.Impossible, Text: "No."}),
+			"later":      next(next(begun, stored), rotation.Event{Kind: rotation.Impossible, Text: "No."}),
+		} {
+			same := ended.State == rotation.Quarantined && ended.Mode == drifted.Mode && ended.ID == drifted.ID &&
+				ended.Candidate == "v2" && ended.Strategy == drifted.Strategy && ended.Quarantine == nil &&
+				reflect.DeepEqual(ended.Interrupted, drifted.Interrupted) && slices.Equal(ended.Leaked(), drifted.Leaked()) &&
+				ended.CanUndo(noon) == drifted.CanUndo(noon)
+			if !same || ended.Reason == "" {
+				t.Errorf("%s, %s: the record is %+v, before it was %+v", name, how, ended, drifted)
+			}
+		}
+		r := begun
+		for _, e := range []rotation.Event{stored, {Kind: rotation.Sending}, {Kind: rotation.Accepted}, {Kind: rotation.LoggedIn}} {
+			if r = next(r, e); !slices.Contains(r.Leaked(), "v2") && e.Kind != rotation.Stored {
+				t.Errorf("%s, %s: the emergency does not name what has leaked: %v", name, e.Kind, r.Leaked())
+			}
+		}
+		if r = next(r, rotation.Event{Kind: rotation.Promoted}); r.Interrupted != nil || r.Quarantine != nil || r.State != rotation.Retiring {
+			t.Errorf("%s: once the new credential is current, the record is %+v", name, r)
+		}
+	}
+}
+
+// TestRetiredBase verifies what the record says when the new credential was lost after the previous
+// one was retired.
+func TestRetiredBase(t *testing.T) {
+	t.Parallel()
+	retiring := rotation.Record{
+		State: rotation.Retiring, Mode: rotation.Rotate, Trigger: rotation.Emergency, Strategy: target.Double,
+		Base: "v1", Candidate: "v2",
+	}
+	lost := rotation.Event{Kind: rotation.Unready, Text: "it was not reached", BaseRetired: true}
+	r, err := rotation.Next(retiring, lost, noon)
+	if err != nil || !r.BaseRetired || strings.Contains(r.Reason, "is kept") {
+		t.Errorf("the previous credential is gone, and the reason is %q (%v)", r.Reason, err)
+	}
+	r, err = rotation.Next(r, rotation.Event{Kind: rotation.Cancel}, noon)
+	if err != nil || r.State != rotation.Done || strings.Contains(r.Reason, "still accepts") {
+		t.Errorf("after a cancel the reason is %q (%v)", r.Reason, err)
+	}
+	r, err = rotation.Next(retiring, rotation.Event{Kind: rotation.Cancel}, noon)
+	if err != nil || r.BaseRetired || !strings.Contains(r.Reason, "still accepts") {
+		t.Errorf("after the cancel of a retirement the reason is %q (%v)", r.Reason, err)
+	}
+	r, err = rotation.Next(retiring, rotation.Event{Kind: rotation.Retired}, noon)
+	if err != nil || !r.BaseRetired {
+		t.Errorf("the base is retired, and the record does not say so (%v)", err)
 	}
 }
 
@@ -130,7 +216,7 @@ func TestLeaked(t *testing.T) {
 		"an emergency that has ended":  {rotation.Record{State: rotation.Done, Trigger: rotation.Emergency, Base: "v1"}, ""},
 		"a drift without any rotation": {rotation.Record{}.Drifted("v2", "db", target.Single, "no", noon), ""},
 	} {
-		if got := tt.record.Leaked(); got != tt.want {
+		if got := strings.Join(tt.record.Leaked(), " "); got != tt.want {
 			t.Errorf("%s: %q has leaked, want %q", name, got, tt.want)
 		}
 	}

@@ -43,7 +43,8 @@ func NoticeOf(old, r Record, kind EventKind) Notice {
 		return NoticeUndone
 	case ends(Done) && r.Mode == Rehearse:
 		return NoticeRehearsed
-	case ends(Done) && r.Mode == Reapply, kind == Adopted, old.Interrupted != nil && r.Interrupted == nil:
+	case ends(Done) && r.Mode == Reapply, kind == Adopted,
+		old.Interrupted != nil && r.Interrupted == nil && kind != Promoted:
 		return NoticeRepaired
 	}
 	return NoNotice

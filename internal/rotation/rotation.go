@@ -154,8 +154,11 @@ type Record struct {
 	Overdue bool `json:"overdue,omitempty"`
 	// Interrupted is the rotation that a repair interrupts; nil for none.
 	Interrupted *Interrupted `json:"interrupted,omitempty"`
-	// Quarantine is, in Undoing, the quarantine out of which the undo began; nil for none.
+	// Quarantine is the quarantine out of which an undo, or an emergency whose credential is not
+	// current yet, began; nil for none.
 	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	// BaseRetired says that the base was made useless at the target.
+	BaseRetired bool `json:"base_retired,omitempty"`
 	// Foreign says in sentences which password that Keyturn did not set the account of the previous
 	// credential has, or had.
 	Foreign string `json:"foreign,omitempty"`
@@ -327,6 +330,9 @@ func (r Record) Begin(q Request, now time.Time) Record {
 	}
 	if q.Trigger == Emergency {
 		next = next.graceless()
+	}
+	if r.canLeave() {
+		next.Interrupted, next.Quarantine = r.Interrupted, r.left()
 	}
 	return next.note(now, Begun, string(q.Trigger))
 }

@@ -181,7 +181,7 @@ func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, 
 	if e.Kind == rotation.Retired && t.Record.Trigger == rotation.Emergency {
 		// A session of the leaked account may have acted as the other one, and set its password too.
 		if lost, ready := w.mayRetire(ctx, t, system, change); !ready {
-			e = lost
+			e, e.BaseRetired = lost, true
 		}
 	}
 	return w.move(ctx, t, e, nil)
@@ -210,7 +210,7 @@ func (w *worker) retireOrEvict(
 	ctx context.Context, t *api.Turn, system target.Target, change target.Change,
 ) (answer rotation.Answer, found target.Foreign, err error) {
 	evictor, ok := system.(target.Evictor)
-	if !ok || change.Strategy != target.Double {
+	if !ok {
 		err := w.within(ctx, func(ctx context.Context) error { return system.Retire(ctx, change) })
 		return answerOf(t, err), found, nil
 	}

@@ -63,6 +63,8 @@ type Change struct {
 	// account. In a repair, which gives a target again the credential that it should have, Old
 	// equals New.
 	Old Credential
+	// Emergency says that Old may have leaked: its holder may have chosen how the target stores it.
+	Emergency bool
 }
 
 // Salt returns 16 bytes that are the same in every attempt at the change and different for every

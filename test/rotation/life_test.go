@@ -2,6 +2,8 @@ package rotation_test
 
 import (
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -294,6 +296,37 @@ func TestEmergencyEvicts(t *testing.T) {
 	}
 	x.works(t, "the password of the holder of the leaked credential", leaked, false)
 	x.works(t, "the current credential", read(t, s, "app", "", ""), true)
+}
+
+// TestEmergencyOfAForm gives the account of the leaked credential a password in a form that the
+// target does not allow, as its holder may; with two logins, the leaked one is closed, too. An
+// emergency begins once the form is agreed to, and the new credential has the form that is allowed.
+func TestEmergencyOfAForm(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []string{"double", "single"} {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			d := startDatabase(t)
+			x := d.system(strategy)
+			s := x.run(t, briefly)
+			leaked := read(t, s, "app", "", "")
+			if strategy == "double" { // as an operator does who closes the leaked login first
+				d.run(t, "ALTER ROLE "+leaked.AccountName+" NOLOGIN")
+			}
+			sum := md5.Sum([]byte("set-by-the-holder" + leaked.AccountName))
+			x.set(t, leaked.AccountName, "md5"+hex.EncodeToString(sum[:]))
+			request := kms.EmergencyRotationRequest{SecretName: "app", VersionID: "v2"}
+			refused(t, second(s.Client.EmergencyRotation(t.Context(), &request)), "form-changes")
+			request.AgreeToFindings = true
+			must(t, second(s.Client.EmergencyRotation(t.Context(), &request)))
+			untilRotation(t, s, "app", "v2", "done")
+			x.works(t, "the new credential", read(t, s, "app", "", ""), true)
+			x.works(t, "the leaked credential", leaked, false)
+			if got := x.stored(t, "app"); strings.Contains(got, "md5") {
+				t.Errorf("stored: %.80s", got)
+			}
+		})
+	}
 }
 
 func TestRehearse(t *testing.T) {

@@ -375,6 +375,7 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 	}
 	if q := r.Quarantine; q != nil {
 		h.text(string(q.Strategy))
+		h.text(q.Current)
 	}
 	h.time(r.NextAt, now)
 	h.time(r.GraceUntil, now)

@@ -64,6 +64,9 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	if err != nil {
 		return nil, readFailed(attempt, err, secrets...)
 	}
+	for i, f := range c.found {
+		c.found[i].InUse = strings.HasPrefix(f.Account, quote(r.Current.Account)+"@")
+	}
 	return c.found, nil
 }
 

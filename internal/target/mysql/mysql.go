@@ -133,8 +133,9 @@ func (t *my) Retire(ctx context.Context, c target.Change) error {
 	return t.RetireOrEvict(ctx, c, target.EvictNothing)
 }
 
-// RetireOrEvict gives an account that has another password one that is stored nowhere. Of several
-// accounts of the name, it is not known which are the application's, unless account_host says so.
+// RetireOrEvict leaves an account that has another password the new one alone, or, if the new one
+// belongs to another account, gives it one that is stored nowhere. Of several accounts of the name,
+// it is not known which are the application's, unless account_host says so.
 func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Evict) error {
 	attempt := "retire the password of " + c.Old.Account
 	double := c.Strategy == target.Double
@@ -146,23 +147,22 @@ func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 	}
 	return t.change(ctx, attempt, c, c.Old.Account, func(all []account) ([]edit, error) {
 		taken := foreign(all, c)
-		if !double || len(taken) == 0 {
+		if len(taken) == 0 {
 			return t.remove(all, c, double)
 		}
-		found := target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Account %s has another password than the "+
-			"previous credential, which Keyturn did not set and has left: it still logs in. To remove it, give the "+
-			"account a random password, and keep the account: the next rotation uses it.", whoAll(c.Old.Account, taken))}
-		if len(all) > 1 && !t.config.AccountHost.chosen() {
-			found.Kind = target.ForeignShared
-		}
+		found := t.found(taken, c, len(all) > 1 && !t.config.AccountHost.chosen())
 		switch remove, err := evict(ctx, found); {
 		case err != nil:
 			return nil, err
 		case !remove:
 			return t.remove(all, c, double)
 		}
+		left := c.New.Secret
+		if double {
+			left = retired(c.Old.Secret, c.New.Secret)
+		}
 		todo, err := edits(taken, func(a account) ([]string, error) {
-			return t.server.replace(a, sensitive.Value{}, retired(c.Old.Secret, c.New.Secret))
+			return t.server.replace(a, sensitive.Value{}, left)
 		})
 		if err != nil {
 			return nil, err
@@ -175,10 +175,31 @@ func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 	})
 }
 
-// foreign returns the accounts with a password that is neither Old nor what a retirement of Old
-// leaves: also one whose form is not known, and one beside Old.
+// found describes a password that these accounts have, and that Keyturn did not set. shared says
+// that some of them may be another application's.
+func (t *my) found(taken []account, c target.Change, shared bool) target.Foreign {
+	names := whoAll(c.Old.Account, taken)
+	switch {
+	case shared:
+		return target.Foreign{Kind: target.ForeignShared, Text: fmt.Sprintf("%s has another password, which Keyturn did "+
+			"not set and has left: it still logs in. It may be another application's. If it is not, remove it, and set "+
+			"account_host of the target.", names)}
+	case c.Strategy == target.Overlap:
+		return target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("%s has another password beside the new one, "+
+			"which Keyturn did not set and has left: it still logs in. keyturn rotation emergency NAME removes it.", names)}
+	}
+	return target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Account %s has another password than the "+
+		"previous credential, which Keyturn did not set and has left: it still logs in. To remove it, give the "+
+		"account a random password, and keep the account: the next rotation uses it.", names)}
+}
+
+// foreign returns the accounts with a password that is neither Old, nor New with strategy overlap,
+// nor what a retirement of Old leaves: also one whose form is not known, and one beside Old.
 func foreign(all []account, c target.Change) []account {
 	ours := []sensitive.Value{c.Old.Secret, retired(c.Old.Secret, c.New.Secret)}
+	if c.Strategy == target.Overlap {
+		ours = append(ours, c.New.Secret)
+	}
 	return slices.DeleteFunc(slices.Clone(all), func(a account) bool {
 		return !slices.ContainsFunc(a.passwords(), func(m method) bool {
 			return m.hash != invalid && !slices.ContainsFunc(ours, func(p sensitive.Value) bool {

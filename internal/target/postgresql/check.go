@@ -282,6 +282,10 @@ func (k *check) form(ctx context.Context, r role) error {
 	case agreed:
 		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5; the new one is stored for SCRAM, as agreed.", r.name)
+	case !slices.Contains(methods, "md5") && k.emergency:
+		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
+		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it: the new "+
+			"one is stored for SCRAM, which a driver without SCRAM cannot use.", r.name)
 	case !slices.Contains(methods, "md5"):
 		f.Code, f.Verdict = "md5-not-allowed", target.Impossible
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it.", r.name)

@@ -79,21 +79,25 @@ func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
 		admin   target.Credential
 		methods string
 		consent []string
+		urgent  bool
 		want    string
 	}{
-		{reader, `"scram-sha-256"`, nil, "md5-not-allowed impossible"},
-		{reader, `"scram-sha-256","md5"`, nil, "md5 note"},
-		{reader, `"scram-sha-256"`, []string{"form-changes"}, "form-changes needs-consent"},
-		{blind, `"scram-sha-256","md5"`, nil, "form-changes needs-consent"},
-		{blind, `"scram-sha-256"`, nil, ""},
+		{reader, `"scram-sha-256"`, nil, false, "md5-not-allowed impossible"},
+		{reader, `"scram-sha-256"`, nil, true, "form-changes needs-consent"},
+		{reader, `"scram-sha-256","md5"`, nil, false, "md5 note"},
+		{reader, `"scram-sha-256","md5"`, nil, true, "md5 note"},
+		{reader, `"scram-sha-256"`, []string{"form-changes"}, false, "form-changes needs-consent"},
+		{blind, `"scram-sha-256","md5"`, nil, false, "form-changes needs-consent"},
+		{blind, `"scram-sha-256"`, nil, false, ""},
 	} {
 		in := c.openWith(t, target.Settings{
 			Config:  json.RawMessage(c.config(c.Addr(), `"require_auth":[`+tc.methods+`]`)),
 			Admin:   tc.admin,
 			Consent: tc.consent,
 		})
-		if got, _ := findings(t, in, target.CheckRequest{Current: md5}); got != tc.want {
-			t.Errorf("a password stored as MD5, with %s and %v: %s; want %s", tc.methods, tc.consent, got, tc.want)
+		if got, _ := findings(t, in, target.CheckRequest{Current: md5, Emergency: tc.urgent}); got != tc.want {
+			t.Errorf("a password stored as MD5, with %s and %v, in an emergency %v: %s; want %s",
+				tc.methods, tc.consent, tc.urgent, got, tc.want)
 		}
 	}
 }
@@ -111,26 +115,35 @@ func (c *cluster) stored(t *testing.T, account string) string {
 }
 
 // testForm verifies that a rotation keeps how the password in use is stored, unless the operator
-// agrees. The other login has a password that is stored in another form.
+// agrees. The other login has a password that is stored in another form. An emergency keeps MD5
+// only where the target allows it, and no number of iterations: the holder of the leaked password
+// may have chosen them.
 func testForm(t *testing.T, c *cluster, reader, blind target.Credential) {
+	const both, scram = `"md5","scram-sha-256"`, `"scram-sha-256"`
 	for _, s := range postgresql.Kind().Strategies {
 		for name, tc := range map[string]struct {
 			admin   target.Credential
 			consent []string
 			md5     bool
+			urgent  bool
+			methods string
 			want    string
 		}{
-			"MD5":               {reader, nil, true, "md5"},
-			"MD5, agreed":       {reader, []string{"form-changes"}, true, "SCRAM-SHA-256$4096:"},
-			"MD5, not readable": {blind, nil, true, "SCRAM-SHA-256$4096:"},
-			"SCRAM":             {reader, nil, false, "SCRAM-SHA-256$4321:"},
+			"MD5":                      {reader, nil, true, false, both, "md5"},
+			"MD5, agreed":              {reader, []string{"form-changes"}, true, false, both, "SCRAM-SHA-256$4096:"},
+			"MD5, not readable":        {blind, nil, true, false, both, "SCRAM-SHA-256$4096:"},
+			"SCRAM":                    {reader, nil, false, false, both, "SCRAM-SHA-256$4321:"},
+			"MD5, urgent":              {reader, nil, true, true, both, "md5"},
+			"MD5, urgent, not allowed": {reader, nil, true, true, scram, "SCRAM-SHA-256$4096:"},
+			"SCRAM, urgent":            {reader, nil, false, true, both, "SCRAM-SHA-256$4096:"},
 		} {
 			tt := c.openWith(t, target.Settings{
-				Config:  json.RawMessage(c.config(c.Addr(), `"require_auth":["md5","scram-sha-256"]`)),
+				Config:  json.RawMessage(c.config(c.Addr(), `"require_auth":[`+tc.methods+`]`)),
 				Admin:   tc.admin,
 				Consent: tc.consent,
 			})
 			change := newChange(t, c, tt, s)
+			change.Emergency = tc.urgent
 			if tc.md5 {
 				c.md5(t, &change.Old)
 			} else {

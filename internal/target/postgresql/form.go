@@ -31,8 +31,10 @@ func formOf(stored string) (f form, known bool) {
 }
 
 // form returns the form that the new password gets: as the credential in use, which the same
-// application has, or, where that has none, as the role's own password. same reports that the role
-// has the new password already.
+// application has, or, where that has none, as the role's own password. In an emergency the number
+// of iterations is the server's, and MD5 is kept only where the target allows it: the holder of a
+// leaked credential may have chosen the form of that one. same reports that the role has the new
+// password already.
 func (a *attempt) form(ctx context.Context, c target.Change) (kept form, same bool, err error) {
 	kept.iterations = a.able.iterations
 	if a.able.reads {
@@ -54,13 +56,18 @@ func (a *attempt) form(ctx context.Context, c target.Change) (kept form, same bo
 			kept = found
 		}
 	}
-	if kept.md5 && slices.Contains(a.t.consent, consentSCRAM) {
+	if kept.md5 && a.t.replacesMD5(c.Emergency) || c.Emergency && !kept.md5 {
 		kept = form{iterations: a.able.iterations}
 	}
 	if n := a.t.config.ScramIterations; n > 0 && !kept.md5 {
 		kept.iterations = n
 	}
 	return kept, false, nil
+}
+
+// replacesMD5 reports whether a password that is stored as MD5 is replaced with one for SCRAM.
+func (t *pg) replacesMD5(emergency bool) bool {
+	return slices.Contains(t.consent, consentSCRAM) || emergency && !slices.Contains(t.config.RequireAuth, "md5")
 }
 
 // storedIfAny returns the verifier of a role; empty for a role without one, or that does not exist.

@@ -64,3 +64,35 @@ func (h Harness) evicts(t *testing.T, s target.Strategy) {
 	next := h.applyNext(t, tt, c)
 	h.works(t, tt, "the next rotation", next.New, true)
 }
+
+// evictsBeside verifies that a [target.Evictor] with strategy Overlap finds a password that the
+// owner of an account has set in place of the old one, which Apply leaves beside the new one, and
+// removes it only when that is wanted.
+func (h Harness) evictsBeside(t *testing.T, s target.Strategy) {
+	tt := h.Open(t, h.Addr)
+	e, ok := tt.(target.Evictor)
+	if !ok || s != target.Overlap {
+		return
+	}
+	for remove, left := range map[bool]bool{false: true, true: false} {
+		c := h.change(t, tt, s)
+		mine := h.wrong(t, c.Old)
+		h.ByHand(t, mine)
+		h.do(t, "Apply", func(ctx context.Context) error { return tt.Apply(ctx, c) })
+		h.works(t, tt, "before", mine, true)
+		for n := range 2 {
+			var found target.Foreign
+			h.do(t, "RetireOrEvict", func(ctx context.Context) error {
+				return e.RetireOrEvict(ctx, c, func(_ context.Context, f target.Foreign) (bool, error) {
+					found = f
+					return remove, nil
+				})
+			})
+			if want := n == 0 || !remove; want != (found.Kind == target.ForeignFound) || want != (found.Text != "") {
+				t.Errorf("removed %v, call %d: found %+v", remove, n+1, found)
+			}
+			h.works(t, tt, "the password of the owner", mine, left)
+			h.works(t, tt, "the new credential", c.New, true)
+		}
+	}
+}

@@ -81,6 +81,7 @@ func Run(t *testing.T, h Harness) {
 			t.Run("retires only the old", func(t *testing.T) { t.Parallel(); h.retiresOnlyOld(t, strategy) })
 			t.Run("lost reply", func(t *testing.T) { t.Parallel(); h.lostReply(t, strategy) })
 			t.Run("evicts", func(t *testing.T) { t.Parallel(); h.evicts(t, strategy) })
+			t.Run("evicts beside", func(t *testing.T) { t.Parallel(); h.evictsBeside(t, strategy) })
 		})
 	}
 	t.Run("wrong credential", func(t *testing.T) { t.Parallel(); h.wrongCredential(t) })
