@@ -24,10 +24,11 @@ func quoteIdentifier(s string) string {
 	return "U&" + plainIdentifier(fault.Escaped(s, `\%04X`, `\+%06X`))
 }
 
-// quoteLiteral relies on standard_conforming_strings = on, which begin sets.
+// quoteLiteral returns a literal that means the same with any standard_conforming_strings: an
+// operator runs the statements of findings in a session of their own.
 func quoteLiteral(s string) string {
 	literal := func(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }
-	if fault.IsShown(s) {
+	if fault.IsShown(s) && !strings.Contains(s, `\`) {
 		return literal(s)
 	}
 	return "E" + literal(fault.Escaped(s, `\u%04x`, `\U%08x`))
