@@ -10,7 +10,7 @@ const MaxEvictions = 3
 const (
 	taken = "The account of the previous credential had another password"
 	// With two accounts, a session of one may have acted as the other.
-	sessionsLeft = "Sessions that are still open can set one again: end those of all accounts of the secret"
+	sessionsLeft = "Sessions that are still open can set one again: end all sessions of the secret's accounts"
 	evicting     = taken + ", which is removed before the rotation ends. " + sessionsLeft + "."
 	evicted      = taken + ", which was removed. " + sessionsLeft + "."
 	again        = taken + " each time that one was removed. " + sessionsLeft + "; the service then removes the last one"

@@ -25,9 +25,9 @@ type Interrupted struct {
 	GraceDeadline time.Time       `json:"grace_limit,omitzero"`
 }
 
-// Quarantine is what an undo, or an emergency, out of a quarantine returns to if it changes nothing.
-// Current is the version of the credential in use, and empty in a record of an earlier release. The
-// other members are as in [Record].
+// Quarantine is what an undo, or an emergency, out of a quarantine returns to if it changes
+// nothing. Current is the version of the credential in use, and empty in a record of an earlier
+// release. The other members are as in [Record].
 type Quarantine struct {
 	ID        string          `json:"id,omitempty"`
 	Strategy  target.Strategy `json:"strategy"`

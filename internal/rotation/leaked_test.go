@@ -122,12 +122,18 @@ func TestEmergencyReturnsToTheQuarantine(t *testing.T) {
 			}
 		}
 		r := begun
-		for _, e := range []rotation.Event{stored, {Kind: rotation.Sending}, {Kind: rotation.Accepted}, {Kind: rotation.LoggedIn}} {
-			if r = next(r, e); !slices.Contains(r.Leaked(), "v2") && e.Kind != rotation.Stored {
+		for _, e := range []rotation.Event{
+			stored,
+			{Kind: rotation.Sending},
+			{Kind: rotation.Accepted},
+			{Kind: rotation.LoggedIn},
+		} {
+			if r = next(r, e); !slices.Contains(r.Leaked(), "v2") {
 				t.Errorf("%s, %s: the emergency does not name what has leaked: %v", name, e.Kind, r.Leaked())
 			}
 		}
-		if r = next(r, rotation.Event{Kind: rotation.Promoted}); r.Interrupted != nil || r.Quarantine != nil || r.State != rotation.Retiring {
+		r = next(r, rotation.Event{Kind: rotation.Promoted})
+		if r.Interrupted != nil || r.Quarantine != nil || r.State != rotation.Retiring {
 			t.Errorf("%s: once the new credential is current, the record is %+v", name, r)
 		}
 	}
@@ -144,7 +150,7 @@ func TestRetiredBase(t *testing.T) {
 	lost := rotation.Event{Kind: rotation.Unready, Text: "it was not reached", BaseRetired: true}
 	r, err := rotation.Next(retiring, lost, noon)
 	if err != nil || !r.BaseRetired || strings.Contains(r.Reason, "is kept") {
-		t.Errorf("the previous credential is gone, and the reason is %q (%v)", r.Reason, err)
+		t.Errorf("the previous credential is retired, and the reason is %q (%v)", r.Reason, err)
 	}
 	r, err = rotation.Next(r, rotation.Event{Kind: rotation.Cancel}, noon)
 	if err != nil || r.State != rotation.Done || strings.Contains(r.Reason, "still accepts") {
@@ -175,7 +181,8 @@ func TestEmergencyAfterAFailedRepair(t *testing.T) {
 		"nothing was under way":              {rotation.Record{State: rotation.Idle}, rotation.Begin},
 		"a grace period was, of one account": {grace, rotation.Nothing},
 	} {
-		r, err := rotation.Next(tt.before.Drifted("v2", "db", target.Single, "no", noon), rotation.Event{Kind: rotation.Probed}, noon)
+		drifted := tt.before.Drifted("v2", "db", target.Single, "no", noon)
+		r, err := rotation.Next(drifted, rotation.Event{Kind: rotation.Probed}, noon)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -113,9 +113,9 @@ func TestAskingDelaysNoProbe(t *testing.T) {
 	}
 }
 
-// TestSilentTargetsLeaveWorkers verifies that probes of targets that do not answer take no more than
-// half of the workers in all, and a quarter of them at one target; that one that is sent away waits
-// the longer, the longer the others have had no answer; and that the end of one makes room.
+// TestSilentTargetsLeaveWorkers verifies that probes of targets that do not answer take no more
+// than half of the workers in all, and a quarter of them at one target; that a probe that must wait
+// waits the longer, the longer the others have had no answer; and that the end of one makes room.
 func TestSilentTargetsLeaveWorkers(t *testing.T) {
 	t.Parallel()
 	r := New(nil, nil, nil, Config{Workers: 16})

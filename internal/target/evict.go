@@ -7,9 +7,9 @@ import "context"
 // the old one. It is for [Double] and [Overlap].
 type Evictor interface {
 	// RetireOrEvict is Retire, and removes another password than c.New that the account of c.Old has,
-	// if evict returns true. It calls evict at most once, when there is one or that is not known, before it
-	// changes anything and under the lock that excludes other engines. After an error of evict it has
-	// changed nothing. A password that Retire itself leaves in place of c.Old is none.
+	// if evict returns true. It calls evict at most once, when there is one or that is not known,
+	// before it changes anything and under the lock that excludes other engines. After an error of
+	// evict it has changed nothing. A password that Retire itself leaves in place of c.Old is none.
 	RetireOrEvict(ctx context.Context, c Change, evict Evict) error
 }
 

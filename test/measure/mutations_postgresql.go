@@ -323,8 +323,8 @@ var postgresqlMutations = []mutation{
 	{
 		name: "PostgreSQL changes to SCRAM without consent",
 		file: "internal/target/postgresql/form.go",
-		old:  "if kept.md5 && slices.Contains(a.t.consent, consentSCRAM) {",
-		new:  "if kept.md5 && !slices.Contains(a.t.consent, \"x\") {",
+		old:  "return slices.Contains(t.consent, consentSCRAM) || emergency",
+		new:  "return true || emergency",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},

@@ -321,11 +321,22 @@ func testApartGrants(t *testing.T, s *strangers) {
 }
 
 // testPlannedValues verifies that a planned statement sets what the account has, also where the
-// value cannot be printed.
+// value cannot be printed, or would end its literal in a session with another setting of
+// standard_conforming_strings.
 func testPlannedValues(t *testing.T, c *cluster, reader, _ target.Credential) {
-	app := c.role(t, "unprinted", "LOGIN")
-	c.exec(t, `ALTER ROLE unprinted SET application_name = E'a\x1b[2J  \\ keyturn rotation undo NAME\u00a0'`)
-	r := target.PlanRequest{Account: "unprinted", Logins: [2]string{"unprinted", "unprinted\nclone"}, Current: app}
+	for name, value := range map[string]string{
+		"unprinted": `E'a\x1b[2J  \\ keyturn rotation undo NAME\u00a0'`,
+		"slashed":   `E'\\\'; ALTER ROLE slashed SUPERUSER; --'`,
+	} {
+		c.testPlannedValue(t, reader, name, value)
+	}
+}
+
+func (c *cluster) testPlannedValue(t *testing.T, reader target.Credential, name, value string) {
+	t.Helper()
+	app := c.role(t, name, "LOGIN")
+	c.exec(t, "ALTER ROLE "+name+" SET application_name = "+value)
+	r := target.PlanRequest{Account: name, Logins: [2]string{name, name + "\nclone"}, Current: app}
 	tt := c.open(t, c.Addr(), reader)
 	for _, step := range planned(t, tt, r).Steps {
 		for _, statement := range step.Statements {
@@ -333,12 +344,15 @@ func testPlannedValues(t *testing.T, c *cluster, reader, _ target.Credential) {
 			if shown != statement {
 				t.Errorf("shown: %q; want %q", shown, statement)
 			}
+			if literal := strings.Index(statement, `'`); strings.Contains(statement, `\\`) && statement[literal-1] != 'E' {
+				t.Errorf("the setting of the session decides what a backslash means: %s", statement)
+			}
 			c.exec(t, shown)
 		}
 	}
-	const value = `SELECT COALESCE((SELECT c FROM pg_db_role_setting, unnest(setconfig) c
+	const read = `SELECT COALESCE((SELECT c FROM pg_db_role_setting, unnest(setconfig) c
 		WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = $1) AND c LIKE 'application_name=%'), 'none')`
-	if one, two := c.read(t, value, "unprinted"), c.read(t, value, "unprinted\nclone"); one != two {
+	if one, two := c.read(t, read, name), c.read(t, read, name+"\nclone"); one != two || one == "none" {
 		t.Errorf("the clone has %q; want %q", two, one)
 	}
 }
