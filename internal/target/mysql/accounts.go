@@ -29,7 +29,8 @@ type edit struct {
 	clauses []string
 }
 
-// who returns an account as the statements of asAdmin's sessions name it; see [shown].
+// who returns the name of an account for a statement that an administrator's session runs. For a
+// statement that is shown to an operator, use [shown].
 func who(name, host string) string { return quote(name) + "@" + quote(host) }
 
 // whoAll names accounts for an operator.
