@@ -65,7 +65,7 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 		return nil, readFailed(attempt, err, secrets...)
 	}
 	for i, f := range c.found {
-		c.found[i].InUse = strings.HasPrefix(f.Account, quote(r.Current.Account)+"@")
+		c.found[i].InUse = strings.HasPrefix(f.Account, shownName(r.Current.Account)+"@")
 	}
 	return c.found, nil
 }
