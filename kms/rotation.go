@@ -238,7 +238,9 @@ type DescribeRotationResponse struct {
 	// Changes are the settings that this call of ConfigureRotation has changed.
 	Changes []RotationSettingChange `kms:"Changes,list=Change,omitempty"`
 	// CheckTime to CheckFindings are the result of the last check, as CheckRotation answers it.
+	// CheckStrategy is the strategy that a rotation would use; empty when that is not known.
 	CheckTime      time.Time         `kms:"CheckTime,omitempty"`
+	CheckStrategy  string            `kms:"CheckStrategy,omitempty"`
 	CheckUnchecked string            `kms:"CheckUnchecked,omitempty"`
 	CheckFindings  []RotationFinding `kms:"CheckFindings,list=Finding,omitempty"`
 	// Paused says that no new rotation begins, and Pauses why: of this secret, at its target, of all.
@@ -247,6 +249,9 @@ type DescribeRotationResponse struct {
 	// Reason says what is wrong, and Advice what to do about it.
 	Reason string `kms:"Reason,omitempty"`
 	Advice string `kms:"Advice,omitempty"`
+	// Remains says what stays at the target when the secret is deleted now, and which command removes
+	// it; empty for a secret that is not bound to a target.
+	Remains string `kms:"Remains,omitempty"`
 	// RepairActions are the values of RepairAction that RepairRotation takes now: probe alone where a
 	// step waits before it is tried again, and none unless the rotation is quarantined otherwise. It
 	// has apply only when the target has accepted the stored credential
@@ -451,11 +456,18 @@ var ProbeSkips = []ProbeSkip{
 	{SkippedDeleted, "its secret is deleted", false},
 	{SkippedNotRotated, "its secret is not rotated", false},
 	{SkippedAccessKey, "it is an access key of this service", false},
-	{SkippedChanging, "a rotation is changing it", false},
+	{SkippedChanging, "a rotation is changing it, or is about to", false},
 	{SkippedQuarantined, "its rotation is quarantined", true},
 	{SkippedNotBound, "its target is not registered, or the secret is not bound to it", true},
 	{SkippedThrottled, "too many probes of it were asked for a moment ago", true},
 }
+
+// The values of RepairAction.
+const (
+	RepairProbe = "probe"
+	RepairApply = "apply"
+	RepairAdopt = "adopt"
+)
 
 // RepairRotationRequest repairs a rotation that is quarantined. With RepairAction probe it also
 // makes the service try again now what has failed and waits.

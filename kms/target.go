@@ -149,8 +149,8 @@ type PrepareTargetAccountsRequest struct {
 	// OwnerName is the account that AccountName acts as already, if that is another one; otherwise
 	// empty.
 	OwnerName string `kms:"OwnerName,max=256"`
-	// Databases are those in which the proof compares what both may do, at most 100; none means the
-	// target's, and up to 15 others with something of the accounts or their groups that they may open.
+	// Databases are those in which the proof compares what both may do, at most 100; none means
+	// those that a check reads (docs/targets/postgresql.md).
 	Databases []string `kms:"Database,flat,min=0,max=100,each=256"`
 	// AccountPassword is the password that AccountName has. With Apply it is stored in the secret, and
 	// required unless that has it from an earlier call. Without Apply, it is needed where the target

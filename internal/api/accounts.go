@@ -460,6 +460,7 @@ func (p *preparation) keep(ctx context.Context, change func(rotation.Record) rot
 // notPrepared returns the record of a rotation that is paused until the accounts are proven equal.
 func (p *preparation) notPrepared(r rotation.Record, why string) rotation.Record {
 	r.Preparing = &rotation.Preparing{Continue: p.command(), GiveUp: p.givingUp()}
+	r.Clone = p.in.CloneAccountName
 	f := target.Finding{
 		Code:    codeNotPrepared,
 		Verdict: target.Impossible,
@@ -484,8 +485,13 @@ const continues = " continues."
 // which the secret keeps.
 func (p *preparation) givingUp() string {
 	return fault.Command("secret delete", p.in.SecretName, "--now") + ", then " +
-		fault.Command("target prepare-accounts", p.target.Name,
-			"--account="+p.in.AccountName, "--clone="+p.in.CloneAccountName, "--undo", "--apply")
+		removingClone(p.target.Name, p.in.AccountName, p.in.CloneAccountName)
+}
+
+// removingClone returns the command that removes the clone of an account.
+func removingClone(targetName, account, clone string) string {
+	return fault.Command("target prepare-accounts", targetName,
+		"--account="+account, "--clone="+clone, "--undo", "--apply")
 }
 
 // command returns the command that repeats the call.

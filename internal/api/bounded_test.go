@@ -4,10 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -243,6 +251,58 @@ func TestCommandsInRefusals(t *testing.T) {
 	}
 }
 
+// fixes returns each text with a command in the source of targets, which findings have.
+func fixes(t *testing.T) (list []string) {
+	t.Helper()
+	var text func(ast.Expr) string
+	text = func(e ast.Expr) string {
+		switch e := e.(type) {
+		case *ast.BasicLit:
+			s, _ := strconv.Unquote(e.Value)
+			return regexp.MustCompile("%[a-z]").ReplaceAllString(s, "x")
+		case *ast.BinaryExpr:
+			return text(e.X) + text(e.Y)
+		}
+		return "x"
+	}
+	err := filepath.WalkDir(filepath.Join("..", "target"), func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.Name() == "targettest":
+			return fs.SkipDir
+		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			e, ok := n.(ast.Expr)
+			if !ok {
+				return true
+			}
+			switch e.(type) {
+			case *ast.BinaryExpr, *ast.BasicLit:
+				if s := text(e); strings.Contains(s, "keyturn ") && !strings.Contains(s, "\x00") { // that one is hashed
+					list = append(list, strings.Join(strings.Fields(s), " "))
+				}
+				return false
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) < 20 {
+		t.Fatalf("%d texts with a command were found", len(list))
+	}
+	return list
+}
+
 // TestRefusalsKeepTheirCommands verifies that the refusal of a rotation which findings keep from
 // beginning ends with the commands that resolve it, however long the findings are, and that what a
 // target answers names the secret.
@@ -265,7 +325,21 @@ func TestRefusalsKeepTheirCommands(t *testing.T) {
 		"check db shows all findings. keyturn rotation emergency db asks", "EmergencyRotation", "SecretName", "db",
 		"VersionId", "e1")
 
+	for _, fix := range fixes(t) {
+		w.now = w.now.Add(time.Hour)
+		named := fault.Targeted(fault.Named(fix, "db"), "pg")
+		m.says(nil, target.Finding{Code: "x", Verdict: target.Impossible, Text: "No.", Fix: fix})
+		for _, f := range w.check(t, "db").Findings {
+			if f.Code == "x" && f.Fix != named {
+				t.Errorf("a check shows %q, want %q", f.Fix, named)
+			}
+		}
+		w.refused(t, kms.CodeResourceInUse, "No. "+named+" keyturn rotation check db shows all findings.",
+			"EmergencyRotation", "SecretName", "db", "VersionId", "e1")
+	}
+
 	m.says(target.Denied.Errorf("another password; run keyturn rotation repair NAME"))
+	w.now = w.now.Add(time.Hour)
 	out := w.check(t, "db")
 	if text := fmt.Sprintf("%+v", out); strings.Contains(text, "NAME") ||
 		!strings.Contains(text, "keyturn rotation repair db") {

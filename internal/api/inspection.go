@@ -57,6 +57,7 @@ func (c *Call) inspecting(
 		check:  rotation.Check{At: c.At, Target: t.Name, Version: s.Stages[secret.Current]},
 	}
 	k.method, _ = c.methodFor(tx, s, t, k.has) // a finding says why a strategy has none
+	k.check.Strategy = k.method.strategy
 	if k.method.strategy == target.Double {
 		k.partner = k.otherCredential()
 	}

@@ -184,7 +184,8 @@ func TestCheckRotation(t *testing.T) {
 				t.Errorf("advice %q; want %q", last.Fix, tt.fix)
 			}
 			shown := w.describe(t, "db")
-			if len(shown.CheckFindings) != len(out.Findings) || !shown.CheckTime.Equal(out.CheckTime) ||
+			if len(shown.CheckFindings) != len(out.Findings) || shown.CheckStrategy != out.Strategy ||
+				!shown.CheckTime.Equal(out.CheckTime) ||
 				shown.CheckUnchecked != out.Unchecked {
 				t.Errorf("DescribeRotation shows %+v of %v", shown.CheckFindings, shown.CheckTime)
 			}

@@ -134,22 +134,29 @@ func (c *Call) refuseImpossible(
 	}
 	defer func() { _ = k.system.Close() }() // nothing was changed
 	standing := c.isChecked(before, s, r, t)
-	if !standing || !isAnswered(*r.Check) {
+	// A consent is part of some answers: what a rotation would do to a hash, and whether it can.
+	agrees := !slices.Equal(before.Settings().Consents, s.Settings().Consents)
+	var throttled error
+	if !standing || agrees || !isAnswered(*r.Check) {
 		// The answers say what the target has, such as a database: each question counts as a check.
 		// After too many without an answer, the last one stands.
-		err := c.takeCheck(ctx, s.Name)
-		if err == nil {
+		throttled = c.takeCheck(ctx, s.Name)
+		if throttled == nil {
 			k.ask(ctx)
 			check := k.check.Bounded()
 			return &check, k.refusal()
 		}
-		if !standing || fault.KindOf(err) != fault.Throttled {
-			return nil, err
+		if !standing || fault.KindOf(throttled) != fault.Throttled {
+			return nil, throttled
 		}
 	}
 	k.check = *r.Check
 	k.check.Findings = slices.DeleteFunc(slices.Clone(r.Check.Findings), isNotPrepared) // it refuses no settings
-	return r.Check, k.refusal()
+	err = k.refusal()
+	if err != nil && agrees { // which the consent may resolve
+		err = throttled
+	}
+	return r.Check, err
 }
 
 // adminRefused returns the check of a target that has rejected its administrator a moment ago,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -42,12 +43,18 @@ func describeRotation(
 		return nil, err
 	}
 	out.ProbeSkipped, out.ProbeSkippedCode = skip.text, skip.code
+	if r.EndedEmergency() {
+		leaves := fault.Named(strings.Join(c.Kinds[t.Kind].Leaves, " "), s.Name)
+		out.Advice = strings.TrimSpace(out.Advice + " " + leaves)
+	}
 	out.Pauses = pausesOf(all, t, r)
 	out.Paused = len(out.Pauses) > 0
+	out.Remains = remains(s, r)
 	if r.Check != nil {
 		check := r.Check.For(s.Stages[secret.Current], c.At)
 		out.CheckTime, out.CheckUnchecked = check.At, check.Unchecked
 		out.CheckFindings = shownFindings(check.Findings, s.Settings().Consents)
+		out.CheckStrategy = string(cmp.Or(check.Strategy, s.Settings().Strategy))
 	}
 	if r.State == rotation.InGrace {
 		err = c.waitingFor(ctx, r, out)
@@ -151,13 +158,13 @@ func nextAttempt(r rotation.Record, now time.Time) time.Time {
 func repairActions(s secret.Secret, r rotation.Record) []string {
 	switch {
 	case r.CanHurry():
-		return []string{"probe"}
+		return []string{kms.RepairProbe}
 	case r.State != rotation.Quarantined:
 		return []string{}
 	case r.Repairable(s.Generated(r.Candidate)):
-		return []string{"probe", "apply", "adopt"}
+		return []string{kms.RepairProbe, kms.RepairApply, kms.RepairAdopt}
 	}
-	return []string{"probe", "adopt"}
+	return []string{kms.RepairProbe, kms.RepairAdopt}
 }
 
 func shownSteps(r rotation.Record) []kms.RotationStep {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,10 +151,13 @@ func (e *Env) probeSkip(
 			fault.Message("The rotation is quarantined: keyturn rotation repair %s --probe asks the target.", s.Name),
 		}, nil
 	case !r.Probeable():
+		what := "The credential is being changed: the rotation is"
+		if hasSentNothing(r) {
+			what = "A rotation is about to change the credential, and has changed nothing at the target yet: it is"
+		}
 		return probeSkip{
 			kms.SkippedChanging,
-			fault.Message("The credential is being changed: the rotation is in state %s. keyturn rotation status %s "+
-				"shows its progress.", r.State, s.Name),
+			fault.Message("%s in state %s. keyturn rotation status %s shows its progress.", what, r.State, s.Name),
 		}, nil
 	}
 	bound, err := e.isBound(tx, s)
@@ -172,6 +176,12 @@ func (e *Env) probeSkip(
 		return probeSkip{kms.SkippedThrottled, err.Error()}, nil
 	}
 	return probeSkip{}, nil
+}
+
+// hasSentNothing reports whether the target has nothing of the rotation under way.
+func hasSentNothing(r rotation.Record) bool {
+	before := []rotation.State{rotation.Scheduled, rotation.Prepared, rotation.Refused}
+	return slices.Contains(before, r.State) && !r.MayHaveArrived()
 }
 
 // isForGood reports whether no target is asked about the credential, now or later, unless the
@@ -194,5 +204,5 @@ func (c *Call) withoutState(name string, why probeSkip) (probeSkip, error) {
 	if err != nil || d.Allowed {
 		return why, err
 	}
-	return probeSkip{kms.SkippedChanging, "The credential is being changed."}, nil
+	return probeSkip{kms.SkippedChanging, "A rotation of the secret has not ended."}, nil
 }

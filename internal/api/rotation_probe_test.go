@@ -75,13 +75,22 @@ func TestSkippedProbes(t *testing.T) {
 	}
 	blind := w.holder(t, "blind", "kms:ProbeRotation on secret/db")
 	sees := w.holder(t, "sees", "kms:ProbeRotation on secret/db", "kms:DescribeRotation on secret/db")
+	const (
+		begins = "A rotation is about to change the credential, and has changed nothing at the target yet: it is in state "
+		// A target that was sent a candidate may have it.
+		changes  = "The credential is being changed: the rotation is in state "
+		progress = ". keyturn rotation status db shows its progress."
+	)
 	for state, shown := range map[rotation.State]string{
-		rotation.Prepared: "The credential is being changed: the rotation is in state prepared. keyturn rotation status db " +
-			"shows its progress.",
+		rotation.Scheduled:   begins + "scheduled" + progress,
+		rotation.Prepared:    begins + "prepared" + progress,
+		rotation.Refused:     begins + "refused" + progress,
+		rotation.Applying:    changes + "applying" + progress,
+		rotation.Applied:     changes + "applied" + progress,
 		rotation.Quarantined: "The rotation is quarantined: keyturn rotation repair db --probe asks the target.",
 	} {
 		w.inState(t, "db", state)
-		for p, want := range map[*policy.Principal]string{&blind: "The credential is being changed.", &sees: shown} {
+		for p, want := range map[*policy.Principal]string{&blind: "A rotation of the secret has not ended.", &sees: shown} {
 			out, err := w.call(t, *p, "ProbeRotation", "SecretName", "db")
 			if err != nil {
 				t.Fatal(err)

@@ -19,9 +19,9 @@ func repairRotation(
 ) (*kms.DescribeRotationResponse, error) {
 	var err error
 	switch in.RepairAction {
-	case "probe":
+	case kms.RepairProbe:
 		_, err = c.request(ctx, in.SecretName, rotation.Probed, nothingFailed)
-	case "apply":
+	case kms.RepairApply:
 		_, err = c.request(ctx, in.SecretName, rotation.Again, notQuarantined)
 	default:
 		err = c.adopt(ctx, in)

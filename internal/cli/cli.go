@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -18,6 +17,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target"
 )
 
 const (
@@ -131,9 +131,13 @@ func ordered(args []string) []string {
 	if len(args) == 0 {
 		return []string{"--help"}
 	}
-	n, leading := 0, flagsOf(globals{})
-	for n < len(args) && slices.Contains(leading, flagName(args[n])) {
-		if !strings.Contains(args[n], "=") {
+	n, leading := 0, flagsOf(&globals{})
+	for n < len(args) {
+		takesValue, known := leading[flagName(args[n])]
+		if !known {
+			break
+		}
+		if takesValue && !strings.Contains(args[n], "=") {
 			n++ // its value
 		}
 		n++
@@ -147,12 +151,18 @@ func ordered(args []string) []string {
 	return slices.Concat(args[n:n+1], args[:n], args[n+1:])
 }
 
-// flagsOf returns the flags that the fields of a struct are, as the parser names them.
-func flagsOf(of any) (flags []string) {
-	for f := range reflect.TypeOf(of).Fields() {
-		flags = append(flags, "--"+strings.ToLower(f.Name))
-		if short := f.Tag.Get("short"); short != "" {
-			flags = append(flags, "-"+short)
+// flagsOf returns the flags that the parser reads into a struct and those that it embeds, and
+// whether a value follows each.
+func flagsOf(of any) map[string]bool {
+	parser, err := kong.New(of, kong.NoDefaultHelp(), vars())
+	if err != nil {
+		panic("cli: " + err.Error()) // the same flags are in newParser, which has read them
+	}
+	flags := map[string]bool{}
+	for _, f := range parser.Model.Flags {
+		flags["--"+f.Name] = !f.IsBool()
+		if f.Short != 0 {
+			flags["-"+string(f.Short)] = !f.IsBool()
 		}
 	}
 	return flags
@@ -175,12 +185,18 @@ func newParser(e *env) (*kong.Kong, error) {
 		kong.Bind(e, &command.Env{Ctx: e.ctx, Stdin: e.stdin, Stdout: e.raw, Stderr: e.rawErr}),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
-		kong.Vars{
-			"profile_variable": command.ProfileVariable,
-			"strategies":       ",single,overlap,double",
-			"strategy_help":    "single, overlap or double (by type and target).",
-		},
+		vars(),
 	)
+}
+
+// vars returns what the tags of flags refer to.
+func vars() kong.Vars {
+	return kong.Vars{
+		"profile_variable": command.ProfileVariable,
+		"strategies":       fmt.Sprintf(",%s,%s,%s", target.Single, target.Overlap, target.Double),
+		"strategy_help": fmt.Sprintf("%s, %s or %s (by type and target).",
+			target.Single, target.Overlap, target.Double),
+	}
 }
 
 // coded carries an exit code other than 1, or an empty text because everything is printed already.

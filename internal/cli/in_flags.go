@@ -44,7 +44,7 @@ func inFlags(err error, command *kong.Node) error {
 func flagOf(command *kong.Node, parameter string) *kong.Flag {
 	name := hyphenated(parameter)
 	short := strings.TrimPrefix(strings.TrimSuffix(strings.TrimSuffix(name, "-name"), "-period"), "rotation-")
-	file := map[string]string{"SecretData": "adopt"}[parameter] // of rotation repair: the file with it
+	file := map[string]string{"SecretData": kms.RepairAdopt}[parameter] // of rotation repair: the file with it
 	for _, f := range command.Flags {
 		if parameter != "" && slices.Contains([]string{name, short, file}, f.Name) {
 			return f

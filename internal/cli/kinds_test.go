@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/command"
 )
 
@@ -95,6 +96,35 @@ func TestEveryKindHasAPage(t *testing.T) {
 	for _, k := range TargetKinds(command.Config{}) {
 		if !described[k.Name] {
 			t.Errorf("no page in docs/targets names kind `%s` in its first paragraph", k.Name)
+		}
+	}
+}
+
+// TestKindsNameWhatAnEmergencyLeaves verifies that an emergency mentions open sessions at each kind
+// that has them, and the command that shows further credentials where an account can have some that
+// no rotation touches. The block that the text refers to is in docs/rotation.md.
+func TestKindsNameWhatAnEmergencyLeaves(t *testing.T) {
+	t.Parallel()
+	further := []string{"redis", "ssh", "ldap"}
+	without := []string{"oauth", "webhook", "command"}
+	for _, k := range TargetKinds(command.Config{}) {
+		if slices.Contains(k.Leaves, target.OpenSessions) == slices.Contains(without, k.Name) {
+			t.Errorf("%s: open sessions are mentioned: %v", k.Name, !slices.Contains(without, k.Name))
+		}
+		text := strings.Join(k.Leaves, " ")
+		if strings.Contains(text, "keyturn rotation check NAME shows") != slices.Contains(further, k.Name) {
+			t.Errorf("%s: further credentials: %q", k.Name, text)
+		}
+	}
+	page, err := os.ReadFile("../../docs/rotation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(page), "\n**Sessions.** ")
+	block, _, _ = strings.Cut(block, "\n### ")
+	for _, statement := range []string{"pg_terminate_backend", "KILL", "CLIENT KILL USER"} {
+		if !strings.Contains(block, statement) {
+			t.Errorf("the block Sessions of docs/rotation.md lacks %s", statement)
 		}
 	}
 }

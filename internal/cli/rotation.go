@@ -200,7 +200,7 @@ func (c *rotationConfigure) Run(e *env) error {
 	if err != nil || e.json() {
 		return err
 	}
-	return errors.Join(printSettings(e.stdout, out), printFindings(e.stdout, out.CheckFindings))
+	return errors.Join(printSettings(e.stdout, out), printFindings(e.stdout, checked(out)))
 }
 
 type rotationDetach struct {

@@ -64,7 +64,28 @@ func printCheck(w io.Writer, out *kms.CheckRotationResponse) error {
 	if err := t.write(w); err != nil {
 		return err
 	}
-	return printFindings(w, out.Findings)
+	own, others := findingsOf(out.Strategy, out.Findings)
+	if err := printFindings(w, own); err != nil || len(others) == 0 {
+		return err
+	}
+	fmt.Fprintf(w, "\nAbout strategies that rotations of %s do not use:\n", out.SecretName)
+	return printFindings(w, others)
+}
+
+// findingsOf separates the findings about a strategy from those about other strategies alone.
+// Without a strategy, all are about it. The table of strategies of a check says which ones the
+// secret cannot use.
+func findingsOf(strategy string, list []kms.RotationFinding) (own, others []kms.RotationFinding) {
+	for _, f := range list {
+		switch {
+		case f.Code == notForSecret:
+		case strategy == "" || len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy):
+			own = append(own, f)
+		default:
+			others = append(others, f)
+		}
+	}
+	return own, others
 }
 
 // impediments returns the codes of the findings that make a strategy impossible.
@@ -79,7 +100,7 @@ func impediments(list []kms.RotationFinding, strategy string) []string {
 	return codes
 }
 
-// notForSecret is the code of a strategy that a secret cannot use. The table of strategies says so.
+// notForSecret is the code of a strategy that a secret cannot use.
 const notForSecret = "strategy-not-for-secret"
 
 // printConsent prints the command that agrees to what the strategy of the secret lacks consent for.
@@ -104,9 +125,6 @@ func printConsent(e *env, out *kms.CheckRotationResponse) error {
 
 func printFindings(w io.Writer, list []kms.RotationFinding) error {
 	for _, f := range list {
-		if f.Code == notForSecret {
-			continue
-		}
 		verdict := f.Verdict
 		if f.Agreed {
 			verdict += ", agreed"

@@ -59,14 +59,56 @@ md5 (needs-consent)
   It has an md5 verifier.
   To agree: --consent scram
 
+form (needs-consent, agreed)
+  The form changes.
+
+About strategies that rotations of db_cred do not use:
+
 no-second (impossible, double)
   There is one account.
   Make another.
-
-form (needs-consent, agreed)
-  The form changes.
 `
 	if b.String() != want {
 		t.Errorf("%s\nwant\n%s", b.String(), want)
+	}
+}
+
+// TestStatusShowsFindingsOfItsStrategy verifies that the status of a rotation and the answer to
+// configure show nothing that is about other strategies alone, whichever member of the answer says
+// which strategy rotations use.
+func TestStatusShowsFindingsOfItsStrategy(t *testing.T) {
+	t.Parallel()
+	found := []kms.RotationFinding{
+		{Code: "wrong-strategy", Verdict: "impossible", Strategies: []string{"single"}, Text: "The credential is a key."},
+		{Code: "key-options", Verdict: "note", Text: "The lines of the key have options."},
+		{Code: "two-of-them", Verdict: "note", Strategies: []string{"single", "overlap"}, Text: "Both."},
+		{Code: notForSecret, Verdict: "impossible", Strategies: []string{"overlap"}, Text: "Never."},
+	}
+	for name, tt := range map[string]struct {
+		rotation kms.DescribeRotationResponse
+		want     string
+	}{
+		"checked":         {kms.DescribeRotationResponse{CheckStrategy: "overlap"}, "key-options two-of-them"},
+		"checked, single": {kms.DescribeRotationResponse{CheckStrategy: "single"}, "wrong-strategy key-options two-of-them"},
+		"of the last one": {kms.DescribeRotationResponse{Strategy: "double", Mode: "rotate"}, "key-options"},
+		"repaired": {
+			kms.DescribeRotationResponse{Strategy: "double", Mode: "reapply"},
+			"wrong-strategy key-options two-of-them",
+		},
+	} {
+		tt.rotation.CheckFindings = found
+		var b strings.Builder
+		if err := printStatus(&b, &tt.rotation); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range found {
+			if strings.Contains(b.String(), "\n"+f.Code+" (") {
+				got = append(got, f.Code)
+			}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: shows %q, want %q", name, got, tt.want)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -161,7 +162,7 @@ func (p *prober) print(list []kms.ListedRotation) error {
 				sums.said[said]++
 			}
 		}
-		passes := said == "live" || said == probeSkipped && p.leavesOut(r)
+		passes := said == rotation.CredentialLive || said == probeSkipped && p.leavesOut(r)
 		failed = failed || !passes || r.State == kms.RotationQuarantined
 		t.row(r.SecretName, r.TargetName, r.State, said, reason)
 	}
@@ -235,7 +236,7 @@ func (p *prober) outcome(r kms.ListedRotation) (said, reason string) {
 		return notAskedYet, r.Reason
 	case p.checked(r) && r.ProbeAttemptTime.After(r.ProbeTime):
 		return "no answer", r.Reason
-	case p.checked(r), r.CredentialState == "dead":
+	case p.checked(r), r.CredentialState == rotation.CredentialDead:
 		return credentialWord(r.CredentialState), r.Reason
 	}
 	return probeSkipped, cmp.Or(r.ProbeSkipped, "It could not be checked, and can be now: repeat the command.")

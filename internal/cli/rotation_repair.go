@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -40,7 +41,7 @@ func (c *rotationRepair) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
-	case action == "adopt":
+	case action == kms.RepairAdopt:
 		return e.done(out, "Version %s of %s is current; the target accepts it.", out.CandidateVersionID, out.SecretName)
 	case !c.Wait:
 		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows its progress.", out.SecretName,
@@ -62,10 +63,10 @@ func (c *rotationRepair) Run(e *env) error {
 func (c *rotationRepair) request(e *env, action string) (in *kms.RepairRotationRequest, err error) {
 	in = &kms.RepairRotationRequest{SecretName: c.Name, RepairAction: action, VersionID: c.ID}
 	switch {
-	case action == "apply" && !c.Yes:
-		question := fmt.Sprintf("Give the target the stored credential of %s?", c.Name)
-		return in, e.confirm(question)
-	case action == "adopt":
+	case action == kms.RepairApply && !c.Yes:
+		return in, e.confirm(fault.Message("Give the target the stored credential of %s? If that may have leaked, keyturn "+
+			"rotation emergency %s replaces it instead.", c.Name, c.Name))
+	case action == kms.RepairAdopt:
 		if in.SecretData, err = e.readValue(source{dashless(c.Adopt), "--adopt", "Value: "}, false); err != nil {
 			return in, err
 		}
@@ -87,13 +88,13 @@ func dashless(path string) string {
 func (c *rotationRepair) action() (string, error) {
 	var list []string
 	if c.Probe {
-		list = append(list, "probe")
+		list = append(list, kms.RepairProbe)
 	}
 	if c.Apply {
-		list = append(list, "apply")
+		list = append(list, kms.RepairApply)
 	}
 	if c.Adopt != "" {
-		list = append(list, "adopt")
+		list = append(list, kms.RepairAdopt)
 	}
 	switch {
 	case len(list) > 1:
@@ -128,20 +129,31 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 // explanation says why a rotation is quarantined, and what each action would do.
 func explanation(r *kms.DescribeRotationResponse) string {
 	versions := fmt.Sprintf("version %s, which is current", r.CandidateVersionID)
-	if r.CandidateVersionID != r.BaseVersionID && r.Mode != modeReapply {
+	if r.CandidateVersionID != r.BaseVersionID && !isRepair(r) {
 		versions = fmt.Sprintf("version %s, which was to replace version %s", r.CandidateVersionID, r.BaseVersionID)
 	}
 	after := `over what it has now. Whatever
       uses the credential that was set by hand fails then.`
-	if r.Strategy == "overlap" {
+	if r.Strategy == string(target.Overlap) {
 		after = `beside what it has now. A
       credential that was set by hand goes on working: remove it at the target if nothing needs it.`
 	}
 	apply := fault.Message(`  keyturn rotation repair %s --apply
       gives the target the credential of %s, %s
 `, r.SecretName, fault.Text(versions), fault.Text(after))
-	if !slices.Contains(r.RepairActions, "apply") {
+	if !slices.Contains(r.RepairActions, kms.RepairApply) {
 		apply = ""
+	}
+	again := ""
+	if apply != "" {
+		again = ", and --apply would set it again"
+	}
+	emergency := fault.Message(`  keyturn rotation emergency %s
+      replaces the credential at once, by one that only Keyturn knows: use it if it is not known who has changed
+      the credential. The stored one may have leaked then%s.
+`, r.SecretName, again)
+	if !mayBeLeaked(r) {
+		emergency = ""
 	}
 	undo := ""
 	switch {
@@ -168,5 +180,12 @@ What can be done:
       stores the value in FILE, of the form that keyturn secret get %[1]s prints, as a new version and makes it
       current, once a login at the target has shown that it works. It changes nothing at the target: use it to
       keep what was set by hand.
-%[5]s`, r.SecretName, r.TargetName, fault.Text(r.Reason), fault.Text(apply), fault.Text(undo))
+%[5]s`, r.SecretName, r.TargetName, fault.Text(r.Reason), fault.Text(apply), fault.Text(undo+emergency))
+}
+
+// mayBeLeaked reports whether r is quarantined because its credential was changed outside of
+// Keyturn, so that an emergency begins. It does not while the account has a previous credential
+// that is not retired.
+func mayBeLeaked(r *kms.DescribeRotationResponse) bool {
+	return isRepair(r) && !(undoable(r) && r.Strategy == string(target.Overlap))
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -74,12 +75,12 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	add("advice", r.Advice)
 	if r.RotationID != "" {
 		mode := r.Mode
-		if mode == modeReapply {
+		if isRepair(r) {
 			mode = "repair"
 		}
 		add("rotation", fmt.Sprintf("%s (%s)", r.RotationID, joined(mode, r.Trigger)))
 	}
-	if r.ConfiguredStrategy == "" && r.Mode != modeReapply { // a repair is not made with the strategy of rotations
+	if r.ConfiguredStrategy == "" && !isRepair(r) { // a repair is not made with the strategy of rotations
 		add("strategy", r.Strategy)
 	}
 	add("version", r.CandidateVersionID)
@@ -97,12 +98,27 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		add("credential", credentialText(r))
 	}
 	addSettings(add, r)
-	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, stepsWithoutFindings(r.Steps, r.CheckFindings)),
-		printFindings(w, r.CheckFindings))
+	findings := checked(r)
+	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, stepsWithoutFindings(r.Steps, findings)),
+		printFindings(w, findings))
 }
 
-// modeReapply is the mode of a repair, which gives the target again what it should have.
-const modeReapply = "reapply"
+// checked returns what the last check has found about the strategy that rotations of the secret
+// use.
+func checked(r *kms.DescribeRotationResponse) []kms.RotationFinding {
+	strategy := r.CheckStrategy
+	if strategy == "" && !isRepair(r) { // a repair is not made with the strategy of rotations
+		strategy = r.Strategy
+	}
+	own, _ := findingsOf(strategy, r.CheckFindings)
+	return own
+}
+
+// isRepair reports whether r gives the target again what it should have.
+func isRepair(r *kms.DescribeRotationResponse) bool { return r.Mode == string(rotation.Reapply) }
+
+// isRehearsal reports whether r ends without a promotion.
+func isRehearsal(r *kms.DescribeRotationResponse) bool { return r.Mode == string(rotation.Rehearse) }
 
 // repairAction completes the command in the row repair.
 func repairAction(r *kms.DescribeRotationResponse) string {
@@ -166,7 +182,7 @@ func credentialText(r *kms.DescribeRotationResponse) string {
 // credentialWord returns a credential state in words. It is unknown until the target has been
 // asked: after a promotion, a restore or a change of settings.
 func credentialWord(state string) string {
-	if state == "unknown" {
+	if state == rotation.CredentialUnknown {
 		return "not probed yet"
 	}
 	return state
@@ -254,8 +270,10 @@ func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	if r.Outcome == kms.OutcomeSucceeded && !r.PromoteTime.IsZero() {
 		text = fmt.Sprintf("Version %s of %s is current since %s, and the previous credential is useless.",
 			r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
-		if r.Reason != "" {
-			text += " " + r.Reason
+		for _, more := range []string{r.Reason, r.Advice} {
+			if more != "" {
+				text += " " + more
+			}
 		}
 		return true, true, text
 	}
@@ -393,7 +411,7 @@ func (f *follower) report(r *kms.DescribeRotationResponse, ok bool, text string)
 	} else if _, err := fmt.Fprintln(f.stdout, text); err != nil {
 		return err
 	}
-	if r.Mode == "rehearse" {
+	if isRehearsal(r) {
 		return printSteps(f.stdout, r.Steps)
 	}
 	return nil
@@ -449,7 +467,7 @@ func (f *follower) print(r *kms.DescribeRotationResponse, verdict string) {
 		if f.out != nil && fresh && r.InProgress {
 			_ = printResponse(w, r) // the last response is complete, too
 		}
-	} else if fresh && r.Mode != "rehearse" { // the report of a rehearsal has all steps
+	} else if fresh && !isRehearsal(r) { // the report of a rehearsal has all steps
 		for _, s := range r.Steps[f.shown:] {
 			if strings.Contains(verdict, r.Reason) && strings.Contains(r.Reason, s.Text) {
 				s.Text = ""

@@ -84,3 +84,51 @@ func TestPrintWait(t *testing.T) {
 		})
 	}
 }
+
+// TestEndOfAnEmergency verifies that a command that waits for an emergency prints at its end what
+// the target was seen to have, and what the emergency has left.
+func TestEndOfAnEmergency(t *testing.T) {
+	t.Parallel()
+	r := &kms.DescribeRotationResponse{
+		SecretName:         "db",
+		CandidateVersionID: "v2",
+		Outcome:            kms.OutcomeSucceeded,
+		PromoteTime:        time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Reason:             "Another password was removed.",
+		Advice:             "Sessions stay open.",
+	}
+	const want = "Version v2 of db is current since 2026-01-02T03:04:05Z, and the previous credential is useless. " +
+		"Another password was removed. Sessions stay open."
+	if over, ok, text := retired(r); !over || !ok || text != want {
+		t.Errorf("%v, %v, %q, want %q", over, ok, text, want)
+	}
+}
+
+// TestDriftMayBeALeak verifies that the explanation of a quarantine names an emergency where an
+// unknown password may mean a leak, and an emergency begins.
+func TestDriftMayBeALeak(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		mode, strategy string
+		undo, want     bool
+	}{
+		{"reapply", "single", false, true},
+		{"reapply", "single", true, true}, // with two accounts, one of which has the previous credential
+		{"reapply", "overlap", false, true},
+		{"reapply", "overlap", true, false},
+		{"rotate", "double", false, false},
+	} {
+		text := explanation(&kms.DescribeRotationResponse{
+			SecretName:         "db",
+			Outcome:            kms.OutcomeNeedsOperator,
+			Mode:               tt.mode,
+			Strategy:           tt.strategy,
+			UndoPossible:       tt.undo,
+			CandidateVersionID: "v1",
+			BaseVersionID:      "v1",
+		})
+		if strings.Contains(text, "\n  keyturn rotation emergency db\n") != tt.want {
+			t.Errorf("%+v:\n%s", tt, text)
+		}
+	}
+}

@@ -309,6 +309,10 @@ func (c *secretDelete) Run(e *env) error {
 	if c.Now {
 		in.ForceDeleteWithoutRecovery, in.RecoveryWindowInDays = true, 0
 	}
+	before, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	if err != nil {
+		before = &kms.DescribeRotationResponse{} // the caller may have no right to read it
+	}
 	out, err := client.DeleteSecret(e.ctx, in)
 	switch {
 	case err != nil:
@@ -318,10 +322,13 @@ func (c *secretDelete) Run(e *env) error {
 	case c.Now:
 		fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
 	default:
-		return e.report("%s will be deleted at %s; keyturn secret restore %s cancels it.", out.SecretName,
+		err = e.report("%s will be deleted at %s; keyturn secret restore %s cancels it.", out.SecretName,
 			when(out.PlannedDeleteTime), out.SecretName)
 	}
-	return nil
+	if err == nil && before.Remains != "" {
+		_, err = fmt.Fprintln(e.stdout, before.Remains)
+	}
+	return err
 }
 
 type secretRestore struct {

@@ -43,12 +43,17 @@ func TestHangup(t *testing.T) {
 	}
 }
 
-// TestFirstCommandTrustsTheCertificate verifies that the command that the first run prints works
-// with a certificate of the operator's own CA.
+// TestFirstCommandTrustsTheCertificate runs the command that the first run prints, with a
+// certificate of the operator's own CA, and verifies that the next command then trusts the server,
+// and does not without the flag.
 func TestFirstCommandTrustsTheCertificate(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
-	cert, key := servers.NewLocalCA(t).Issue(t, dir, "127.0.0.1")
+	ca := servers.NewLocalCA(t)
+	cert, key := ca.Issue(t, dir, "127.0.0.1")
+	authority := filepath.Join(dir, "YOUR-CA.pem")
+	if err := os.WriteFile(authority, []byte(ca.PEM), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var out, log output
@@ -60,8 +65,24 @@ func TestFirstCommandTrustsTheCertificate(t *testing.T) {
 		}, os.Stdin, &out, &log)
 	}()
 	support.Until(t, "the server to serve", func() bool { return strings.Contains(out.String(), "Keep a copy") })
-	if want := "admin.json --ca-file YOUR-CA.pem  #"; !strings.Contains(out.String(), want) {
-		t.Errorf("the server has printed\n%s\nand not %q", out.String(), want)
+	_, printed, _ := strings.Cut(out.String(), "\n  keyturn profile import ")
+	printed, _, _ = strings.Cut(printed, "  #")
+	arguments := strings.Fields(strings.ReplaceAll(printed, "YOUR-CA.pem", authority))
+	asPrinted := append([]string{"profile", "import"}, arguments...)
+	for name, command := range map[string][]string{
+		"as printed":   asPrinted,
+		"without a CA": asPrinted[:3],
+	} {
+		t.Setenv("KEYTURN_CONFIG_DIR", t.TempDir())
+		var said output
+		if code := cli.Run(ctx, command, os.Stdin, &said, &said); code != 0 {
+			t.Errorf("%s: keyturn %s: exit status %d: %s", name, strings.Join(command, " "), code, said.String())
+		}
+		var listed output
+		code := cli.Run(ctx, []string{"secret", "list"}, os.Stdin, &listed, &listed)
+		if (code == 0) != (name == "as printed") || code != 0 && !strings.Contains(listed.String(), "certificate") {
+			t.Errorf("%s: keyturn secret list: exit status %d: %s", name, code, listed.String())
+		}
 	}
 	stop()
 	if code := <-ended; code != 0 {

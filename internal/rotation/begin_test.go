@@ -51,6 +51,7 @@ var outlives = map[string]bool{
 	"Lag":            false,
 	"CopiesAt":       false,
 	"Check":          true,
+	"Clone":          true,
 	"Waiting":        false,
 	"Due":            true,
 	"Paused":         true,

@@ -26,6 +26,9 @@ type Check struct {
 	Version string `json:"version,omitempty"`
 	// LoginAt is when a login may be made that Unchecked says was not; zero for another reason.
 	LoginAt time.Time `json:"login_at,omitzero"`
+	// Strategy is the one that a rotation would use; empty when none could begin, when the target was
+	// not asked, and in a check of an earlier release.
+	Strategy target.Strategy `json:"strategy,omitempty"`
 }
 
 // CodeLoginRejected, and the others, are the codes of findings about one credential.

@@ -19,6 +19,11 @@ func (r Record) abandon(why string, now time.Time) Record {
 	return r
 }
 
+// EndedEmergency reports whether the record is of an emergency that has replaced the credential.
+func (r Record) EndedEmergency() bool {
+	return r.State == Done && r.Trigger == Emergency && r.Mode == Rotate
+}
+
 func (r Record) done(now time.Time) Record {
 	r = r.to(Done)
 	r.EndedAt = now

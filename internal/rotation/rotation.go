@@ -172,6 +172,8 @@ type Record struct {
 	// Preparing has what completes the preparation of the accounts until they are proven equal; nil
 	// for none, and in a record of an earlier release.
 	Preparing *Preparing `json:"preparing,omitempty"`
+	// Clone is the account that PrepareTargetAccounts has made beside the other; empty for none.
+	Clone string `json:"clone,omitempty"`
 	// Check is the result of the last check; nil before the first one.
 	Check *Check `json:"check,omitempty"`
 	// Accepted is the version whose credential the target was last seen to accept; empty for none.
@@ -321,6 +323,7 @@ func (r Record) Begin(q Request, now time.Time) Record {
 		Health:        r.Health,
 		Check:         r.Check,
 		Preparing:     r.Preparing,
+		Clone:         r.Clone,
 		Accepted:      r.Accepted,
 		LoginFailedAt: r.LoginFailedAt,
 		SentAt:        r.SentAt,

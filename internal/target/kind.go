@@ -30,6 +30,9 @@ type Kind struct {
 	// Consents are the codes of the findings that an operator can agree to, each of which is the token
 	// that does. One that ends with an asterisk stands for all that begin so.
 	Consents []string
+	// Leaves has sentences about what of an account an emergency leaves at a target of this kind, with
+	// NAME for the secret in commands, see [fault.Named]. [OpenSessions] is one.
+	Leaves []string
 	// Addresses lists where a target with a checked configuration sends credentials: host:port, the
 	// origin of a URL, or the path of a program. It needs no network.
 	Addresses func(config json.RawMessage) []string
@@ -165,6 +168,16 @@ func (k Kind) Following(fields ...LoginField) Kind {
 // Consenting returns the kind with Consents set.
 func (k Kind) Consenting(tokens ...string) Kind {
 	k.Consents = slices.Sorted(slices.Values(tokens))
+	return k
+}
+
+// OpenSessions is the sentence of the kinds whose sessions outlast the credential that opened them.
+const OpenSessions = "Sessions that were open before stay open: docs/rotation.md, \"Sessions\", has the statements " +
+	"that end them."
+
+// Leaving returns the kind with Leaves set.
+func (k Kind) Leaving(sentences ...string) Kind {
+	k.Leaves = sentences
 	return k
 }
 

@@ -80,7 +80,9 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("ldap", strategies, target.Parser((*config).complete), open).
 		WithAdmin().Following(target.LoginEndpoints).
-		Consenting(consentToHash, consentToOthers, consentToManage, consentWithoutUndo, consentToUnread)
+		Consenting(consentToHash, consentToOthers, consentToManage, consentWithoutUndo, consentToUnread).
+		Leaving("With the strategy overlap, other values of userPassword were not touched: keyturn rotation check NAME "+
+			"shows whether there are any.", target.OpenSessions)
 }
 
 type config struct {

@@ -87,7 +87,7 @@ func kind(name string, s server) target.Kind {
 	).Consenting(
 		leaveHosts, replaceOthers, dropSecond, otherHosts, otherRights, lockAfterFailures, objectsOfOne, notCompared,
 		changePlugin,
-	)
+	).Leaving(target.OpenSessions)
 }
 
 func (s server) open(c config, settings target.Settings) (target.Target, error) {

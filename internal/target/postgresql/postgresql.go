@@ -54,7 +54,8 @@ func Kind() target.Kind {
 	return target.NewKind("postgresql", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate).
 		Consenting(consentSCRAM, consentUnequal, consentSession, consentUnread, consentReset, consentPooler,
-			consentCertificate)
+			consentCertificate).
+		Leaving(target.OpenSessions)
 }
 
 func open(c config, s target.Settings) (target.Target, error) {

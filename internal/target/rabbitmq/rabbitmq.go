@@ -45,7 +45,8 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Single, target.Double}
 	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
-		Consenting(consentToHash, consentToLinks, consentToPartner, consentUnlinked, consentToNodes)
+		Consenting(consentToHash, consentToLinks, consentToPartner, consentUnlinked, consentToNodes).
+		Leaving(target.OpenSessions)
 }
 
 type config struct {

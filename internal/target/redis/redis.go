@@ -74,7 +74,9 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Double}
 	return target.NewKind("redis", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
-		Consenting(consentToPartner, consentToOthers, consentToReplicas, consentToUnread)
+		Consenting(consentToPartner, consentToOthers, consentToReplicas, consentToUnread).
+		Leaving("Other passwords of the user were not touched: keyturn rotation check NAME shows whether there are any.",
+			target.OpenSessions)
 }
 
 type config struct {

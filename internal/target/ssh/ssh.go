@@ -84,7 +84,10 @@ const (
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("ssh", strategies, parse, open).Following(target.LoginEndpoints).
-		Consenting(consentToHash, consentToSharedKeys)
+		Consenting(consentToHash, consentToSharedKeys).
+		Leaving("Other keys and passwords of the account were not touched: the files of authorized_keys at the host have "+
+			"the keys, and keyturn rotation check NAME shows further ways in, such as certificate authorities.",
+			target.OpenSessions)
 }
 
 type config struct {

@@ -1,0 +1,87 @@
+package api_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+// TestDeletionNamesWhatRemains verifies that DescribeRotation says what a deletion of the secret
+// leaves at the target, and has the command that removes an account which this service has made.
+func TestDeletionNamesWhatRemains(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	var unequal error
+	kind := w.env.Kinds["memory"]
+	kind.Open = func(target.Settings) (target.Target, error) { return preparer{m, &unequal}, nil }
+	w.env.Kinds["memory"] = kind
+	w.must(t, "PrepareTargetAccounts", "TargetName", "pg", "AccountName", "gen", "AccountPassword", "p",
+		"CloneAccountName", "gen2", "Apply", "true", "SecretName", "prepared", "VersionId", "v1")
+	w.must(t, "ConfigureRotation", "SecretName", "double")
+	w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) {
+		r.State, r.Strategy = rotation.InGrace, target.Double
+	})
+	key := w.accessKey(t)
+	const double = `Nothing changes at target "pg": accounts "one" and "two" stay, with their passwords.`
+	for _, tt := range []struct {
+		name, want string
+	}{
+		{"bare", ""},
+		{"db", `Nothing changes at target "pg": account "app" stays, with the credential in use.`},
+		{"double", double + " The rotation in state grace has not ended, so a second credential may work there, too."},
+		{
+			"prepared",
+			`Nothing changes at target "pg": accounts "gen" and "gen2" stay, with their passwords. Keyturn has made "gen2": ` +
+				"once the secret is deleted and no application uses that account, keyturn target prepare-accounts pg " +
+				"--account=gen --clone=gen2 --undo --apply removes it.",
+		},
+		{
+			key,
+			`The access keys of user "robot" stay, and work: keyturn user key list robot shows them, keyturn user key delete ` +
+				"robot ACCESS-KEY-ID removes one.",
+		},
+	} {
+		if got := w.describe(t, tt.name).Remains; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		w.must(t, "DeleteSecret", "SecretName", tt.name)
+		if got := w.describe(t, tt.name).Remains; got != tt.want {
+			t.Errorf("%s, in its deletion window: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestEmergencyNamesWhatItLeaves verifies that the end of an emergency, and of no other rotation,
+// says what the kind of target leaves of an account.
+func TestEmergencyNamesWhatItLeaves(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.env.Kinds["memory"] = w.env.Kinds["memory"].Leaving(
+		"Others were not touched: keyturn rotation check NAME shows them.", target.OpenSessions)
+	for _, tt := range []struct {
+		state   rotation.State
+		trigger rotation.Trigger
+		mode    rotation.Mode
+		want    bool
+	}{
+		{rotation.Done, rotation.Emergency, rotation.Rotate, true},
+		{rotation.Done, rotation.Manual, rotation.Rotate, false},
+		{rotation.Done, rotation.Manual, rotation.Rehearse, false},
+		{rotation.Retiring, rotation.Emergency, rotation.Rotate, false},
+		{rotation.Abandoned, rotation.Emergency, rotation.Rotate, false},
+	} {
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+			r.State, r.Trigger, r.Mode = tt.state, tt.trigger, tt.mode
+		})
+		advice := w.describe(t, "db").Advice
+		for _, part := range []string{"keyturn rotation check db shows them.", target.OpenSessions} {
+			if strings.Contains(advice, part) != tt.want {
+				t.Errorf("%s", fmt.Sprint(tt.state, tt.trigger, tt.mode, ": ", advice))
+			}
+		}
+	}
+}
