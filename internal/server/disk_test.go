@@ -105,4 +105,8 @@ func TestLocalCAOnDeadDisk(t *testing.T) {
 		t.Error("after a restart another CA signs")
 	}
 	a.disk.Unlock()
+	// run left a write behind that begins now; the files stay until it has ended.
+	if err := a.write(); err != nil {
+		t.Error(err)
+	}
 }
