@@ -32,7 +32,7 @@ func (o *ownUsers) CheckAccount(ctx context.Context, r target.CheckRequest) ([]t
 // check reports what a rotation would meet. busy says that a rotation is under way, which has a
 // second key and removes one.
 func (o *ownUsers) check(tx *store.Tx, c target.Credential, busy bool) ([]target.Finding, error) {
-	f := &target.Findings{Account: c.Account}
+	f := target.CheckRequest{Current: c}.OfCurrent()
 	u, ok, err := tx.User(o.account, c.Account)
 	switch {
 	case err != nil:

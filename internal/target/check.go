@@ -42,8 +42,8 @@ type Finding struct {
 	// Drift says that the account does not have the credential in use. The holder of a leaked
 	// credential can bring that about, so an emergency does not wait for its correction.
 	Drift bool `json:"drift,omitempty"`
-	// InUse says that Account is the one in use. [CheckAccount] sets it where Account is its name as a
-	// credential has it; a checker that shows another form sets it itself.
+	// InUse says that Account is the one in use, in whatever form the target shows it: see
+	// [CheckRequest.OfCurrent].
 	InUse bool `json:"in_use,omitempty"`
 }
 
@@ -92,7 +92,6 @@ func CheckAccount(ctx context.Context, t Target, r CheckRequest) ([]Finding, err
 	list, err := checker.CheckAccount(ctx, r)
 	for i, f := range list {
 		list[i] = f.Named(r.Secret)
-		list[i].InUse = f.InUse || f.Account != "" && f.Account == r.Current.Account
 	}
 	return BoundedFindings(list, r.Current.Secret), err
 }

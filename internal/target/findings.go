@@ -1,31 +1,41 @@
 package target
 
-// Findings collects what a check finds about one account.
+// Findings collects what a check finds about one account. [CheckRequest.OfCurrent] and
+// [CheckRequest.OfPartner] begin it.
 type Findings struct {
 	// Account is the account in the target's own form.
 	Account string
 	List    []Finding
+	inUse   bool
 }
+
+// OfCurrent begins the findings about the account in use.
+func (r CheckRequest) OfCurrent() *Findings {
+	return &Findings{Account: r.Current.Account, inUse: true}
+}
+
+// OfPartner begins the findings about the other account of strategy Double.
+func (r CheckRequest) OfPartner() *Findings { return &Findings{Account: r.Partner} }
 
 // Note adds a finding that stands in the way of nothing.
 func (f *Findings) Note(code, text string, strategies ...Strategy) {
-	f.add(Finding{Code: code, Verdict: Note, Strategies: strategies, Text: text})
+	f.Add(Finding{Code: code, Verdict: Note, Strategies: strategies, Text: text})
 }
 
 // Impossible adds a finding that something must change first.
 func (f *Findings) Impossible(code, text, fix string, strategies ...Strategy) {
-	f.add(Finding{Code: code, Verdict: Impossible, Strategies: strategies, Text: text, Fix: fix})
+	f.Add(Finding{Code: code, Verdict: Impossible, Strategies: strategies, Text: text, Fix: fix})
 }
 
 // Drifted adds a finding that the account does not have the credential in use.
 func (f *Findings) Drifted(code, text, fix string) {
-	f.add(Finding{Code: code, Verdict: Impossible, Text: text, Fix: fix, Drift: true})
+	f.Add(Finding{Code: code, Verdict: Impossible, Text: text, Fix: fix, Drift: true})
 }
 
 // NeedsConsent adds a finding that the operator must agree to. Its code is the token that agrees to
 // it, which [Kind.Consents] lists.
 func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) {
-	f.add(Finding{
+	f.Add(Finding{
 		Code:       code,
 		Verdict:    NeedsConsent,
 		Strategies: strategies,
@@ -45,7 +55,8 @@ func (f *Findings) Denied(code string, err error, fix string) error {
 	return nil
 }
 
-func (f *Findings) add(found Finding) {
-	found.Account = f.Account
+// Add adds a finding, and says whose it is.
+func (f *Findings) Add(found Finding) {
+	found.Account, found.InUse = f.Account, f.inUse
 	f.List = append(f.List, found)
 }

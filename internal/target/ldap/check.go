@@ -79,7 +79,7 @@ func (d *directory) CheckAccount(ctx context.Context, r target.CheckRequest) ([]
 		return nil, err
 	}
 	defer s.close()
-	f := &target.Findings{Account: r.Current.Account}
+	f := r.OfCurrent()
 	err = f.Denied("active-directory", s.refuseActiveDirectory(), "Rotate it by another kind of target.")
 	if err != nil {
 		return nil, err

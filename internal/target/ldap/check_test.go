@@ -68,6 +68,20 @@ func testCheckValues(t *testing.T, s *servers.LDAP) {
 		}
 	}
 	c := account(t, s, s.Base)
+	s.Modify(t, c.Account, "userPassword", "{PBKDF2_SHA256}AAAnEA==")
+	uid, _, _ := strings.Cut(strings.TrimPrefix(c.Account, "uid="), ",")
+	for _, config := range []string{
+		`"user_dn_template":"uid={account},` + s.Base + `"`, `"base":"dc=example,dc=org","filter":"(uid={account})"`,
+	} {
+		for _, f := range targettest.Findings(t, open(t, plain(s.Addr, config), admin(s)), target.CheckRequest{
+			Current: target.Credential{Account: uid, Secret: c.Secret}, Strategies: []target.Strategy{target.Overlap},
+		}) {
+			if f.Account != c.Account || !f.InUse {
+				t.Errorf("%s: %s about %q says that it is in use: %v", config, f.Code, f.Account, f.InUse)
+			}
+		}
+	}
+	c = account(t, s, s.Base)
 	writer := open(t, plain(s.Addr), target.Credential{Account: s.WriterDN, Secret: sensitive.New(s.Password)})
 	expectFound(t, "unreadable values", found(t, writer, c, target.Overlap),
 		"impossible values-not-read", "needs-consent policy-not-read")

@@ -58,14 +58,11 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 		}
 		var fix string
 		fix, err = c.toAdministrator(ctx, grants)
-		c.report("not-readable", target.Impossible, "",
+		c.report("not-readable", target.Impossible, subject{},
 			"The administrator may not read what a rotation must know: "+message+".", fix)
 	}
 	if err != nil {
 		return nil, readFailed(attempt, err, secrets...)
-	}
-	for i, f := range c.found {
-		c.found[i].InUse = strings.HasPrefix(f.Account, shownName(r.Current.Account)+"@")
 	}
 	return c.found, nil
 }
@@ -80,28 +77,47 @@ type checker struct {
 	unread  []unread
 }
 
+// subject is what a finding is about: an account, in the form for an operator, or the server, which
+// is the zero value.
+type subject struct {
+	account string
+	inUse   bool
+}
+
+// own is the account in use, or several of its name.
+func own(shown string) subject { return subject{shown, true} }
+
+// other is an account of another name.
+func other(shown string) subject { return subject{account: shown} }
+
+// findings begins the findings about a subject.
+func (c *checker) findings(of subject) *target.Findings {
+	r := target.CheckRequest{Current: c.current}
+	f := r.OfPartner()
+	if of.inUse {
+		f = r.OfCurrent()
+	}
+	f.Account = of.account
+	return f
+}
+
 // report adds a finding, about all strategies unless some are given.
-func (c *checker) report(code string, v target.Verdict, account, text, fix string, s ...target.Strategy) {
-	c.found = append(c.found, target.Finding{
-		Code:       code,
-		Verdict:    v,
-		Strategies: s,
-		Account:    account,
-		Text:       text,
-		Fix:        fix,
-	})
+func (c *checker) report(code string, v target.Verdict, of subject, text, fix string, s ...target.Strategy) {
+	f := c.findings(of)
+	f.Add(target.Finding{Code: code, Verdict: v, Strategies: s, Text: text, Fix: fix})
+	c.found = append(c.found, f.List...)
 }
 
 // ask adds a finding that needs a consent, which is its code.
-func (c *checker) ask(consent, account, text, fix string, s ...target.Strategy) {
-	f := &target.Findings{Account: account}
+func (c *checker) ask(consent string, of subject, text, fix string, s ...target.Strategy) {
+	f := c.findings(of)
 	f.NeedsConsent(consent, text, fix, s...)
 	c.found = append(c.found, f.List...)
 }
 
 // drifted adds a finding that the account does not have the credential in use.
-func (c *checker) drifted(code, account, text, fix string) {
-	f := &target.Findings{Account: account}
+func (c *checker) drifted(code string, of subject, text, fix string) {
+	f := c.findings(of)
 	f.Drifted(code, text, fix)
 	c.found = append(c.found, f.List...)
 }
@@ -135,7 +151,7 @@ func (c *checker) accounts(all []account) []account {
 	name := c.current.Account
 	chosen := c.t.within(all)
 	if len(chosen) == 0 {
-		c.report("no-account", target.Impossible, shownName(name), c.t.missing(name, all)+".",
+		c.report("no-account", target.Impossible, own(shownName(name)), c.t.missing(name, all)+".",
 			"Create the account, or set account_host of the target.")
 		return nil
 	}
@@ -144,27 +160,27 @@ func (c *checker) accounts(all []account) []account {
 	members, err := members(c.t.config.AccountHost, chosen, c.current.Secret)
 	switch {
 	case err != nil:
-		c.report("accounts-not-known", target.Impossible, whoAll(name, chosen), sentence(err.Error()),
+		c.report("accounts-not-known", target.Impossible, own(whoAll(name, chosen)), sentence(err.Error()),
 			"Set account_host of the target.")
 		return nil
 	case slices.ContainsFunc(members, foreign): // see form
 	case !slices.ContainsFunc(members, opens):
-		c.drifted("credential-not-stored", whoAll(name, members),
+		c.drifted("credential-not-stored", own(whoAll(name, members)),
 			"The server does not store the credential in use for "+whoAll(name, members)+".",
 			"Run keyturn rotation repair NAME.")
 	case len(members) > 1:
-		c.report("accounts-together", target.Note, "", "A rotation changes together: "+whoAll(name, members)+".", "")
+		c.report("accounts-together", target.Note, subject{}, "A rotation changes together: "+whoAll(name, members)+".", "")
 	}
 	var left []account
 	for _, a := range all {
 		isMember := slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
 		switch {
 		case isMember && !opens(a) && slices.ContainsFunc(members, opens):
-			c.ask(replaceOthers, shown(name, a.host), "account_host of the target includes "+shown(name, a.host)+
+			c.ask(replaceOthers, own(shown(name, a.host)), "account_host of the target includes "+shown(name, a.host)+
 				", which accepts another password: an application that uses it is refused after a rotation.",
 				"Leave the host out of account_host.", target.Single)
 		case !isMember && opens(a):
-			c.ask(leaveHosts, shown(name, a.host), shown(name, a.host)+" accepts the same password, and account_host of "+
+			c.ask(leaveHosts, own(shown(name, a.host)), shown(name, a.host)+" accepts the same password, and account_host of "+
 				"the target leaves it out: applications that reach it are refused with the new password.",
 				"Add the host to account_host, or leave account_host empty.")
 		case !isMember:
@@ -172,7 +188,7 @@ func (c *checker) accounts(all []account) []account {
 		}
 	}
 	if len(left) > 0 {
-		c.report("accounts-left", target.Note, "",
+		c.report("accounts-left", target.Note, subject{},
 			"Another password opens "+whoAll(name, left)+": a rotation leaves it as it is. If "+
 				"the password in use is changed outside of Keyturn, a repair needs account_host to say which account is meant.", "")
 	}
@@ -192,8 +208,8 @@ func (c *checker) account(a account) {
 		}
 	}
 	if a.accepts(c.current.Secret) && others > 0 {
-		c.ask(dropSecond, self, self+" has a second password, which a rotation removes. During a grace period it is "+
-			"the previous one; otherwise it was set by hand.", "Remove the second password once nothing uses it.",
+		c.ask(dropSecond, own(self), self+" has a second password, which a rotation removes. During a grace period it "+
+			"is the previous one; otherwise it was set by hand.", "Remove the second password once nothing uses it.",
 			target.Overlap, target.Single)
 	}
 }
@@ -208,18 +224,19 @@ func (c *checker) form(a account, self string) {
 	_, errReplace := c.t.server.replace(a, c.current.Secret, candidate)
 	switch {
 	case errors.Is(errAdd, errForm):
-		c.ask(changePlugin, self, self+" logs in by ed25519, of which many clients can use one password at a time: with "+
-			"overlap the previous password is stored for mysql_native_password until it is retired. The new one is of "+
+		c.ask(changePlugin, own(self), self+" logs in by ed25519, of which many clients can use one password at a time: "+
+			"with overlap the previous password is stored for mysql_native_password until it is retired. The new one is of "+
 			"ed25519.", "Without that: keyturn rotation configure NAME --strategy=single.", target.Overlap)
 	case errAdd != nil:
 		code := "auth-plugin"
 		if errors.Is(errAdd, errOthers) {
 			code = "two-passwords"
 		}
-		c.report(code, target.Impossible, self, self+": "+errAdd.Error()+".", fixes[errAdd], target.Overlap)
+		c.report(code, target.Impossible, own(self), self+": "+errAdd.Error()+".", fixes[errAdd], target.Overlap)
 	}
 	if errReplace != nil {
-		c.report("auth-plugin", target.Impossible, self, self+": "+errReplace.Error()+".", fixes[errReplace], target.Single)
+		c.report("auth-plugin", target.Impossible, own(self), self+": "+errReplace.Error()+".", fixes[errReplace],
+			target.Single)
 	}
 }
 
@@ -227,13 +244,17 @@ func (c *checker) form(a account, self string) {
 // made here, and what to change where it does not.
 func (c *checker) usable(a account, name string, s ...target.Strategy) bool {
 	self := shown(name, a.host)
+	of := other(self)
+	if name == c.current.Account {
+		of = own(self)
+	}
 	if a.terms.factors {
-		c.report("several-factors", target.Impossible, self, self+" logs in with several factors, and Keyturn with one.",
+		c.report("several-factors", target.Impossible, of, self+" logs in with several factors, and Keyturn with one.",
 			statement("ALTER USER "+self+" DROP 2 FACTOR;", name, a.host)+" Or use an account with one factor.", s...)
 	}
 	plugin := fault.Foreign(c.foreign(a))
 	if plugin != "" {
-		c.report("auth-plugin", target.Impossible, self, self+" logs in by "+plugin+
+		c.report("auth-plugin", target.Impossible, of, self+" logs in by "+plugin+
 			", of which Keyturn makes no passwords.", statement("ALTER USER "+self+" "+c.t.server.supported()+
 			"; with the present password.", name, a.host)+" Or rotate the password where "+plugin+" has it.", s...)
 	}
@@ -263,38 +284,39 @@ func (c *checker) foreign(a account) string {
 // terms reports the conditions of an account's logins.
 func (c *checker) terms(a account, self string) {
 	if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
-		c.report("login-terms", target.Impossible, self, self+" cannot log in as this secret says: "+fix+".", fix)
+		c.report("login-terms", target.Impossible, own(self), self+" cannot log in as this secret says: "+fix+".", fix)
 	}
 	if a.locked {
-		c.report("account-locked", target.Impossible, self, self+" is locked.",
+		c.report("account-locked", target.Impossible, own(self), self+" is locked.",
 			statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.current.Account, a.host))
 	}
 	if a.terms.expired {
-		c.report("password-expired", target.Note, self, "The password of "+self+" has expired; a rotation ends that.", "")
+		c.report("password-expired", target.Note, own(self),
+			"The password of "+self+" has expired; a rotation ends that.", "")
 	}
 	if a.terms.lifetime > 0 {
-		c.report("password-lifetime", target.Note, self, fmt.Sprintf(
+		c.report("password-lifetime", target.Note, own(self), fmt.Sprintf(
 			"The password of %s expires %d days after each change: rotate more often.", self, a.terms.lifetime), "")
 	}
 	if n := a.terms.connections; n > 0 {
-		c.report("connection-limit", target.Note, self, fmt.Sprintf("%s may have %d connections. Keyturn needs one for a "+
-			"moment; where it is refused because of the limit, that proves the password.", self, n), "")
+		c.report("connection-limit", target.Note, own(self), fmt.Sprintf("%s may have %d connections. Keyturn needs one "+
+			"for a moment; where it is refused because of the limit, that proves the password.", self, n), "")
 	}
 	if n := a.terms.hourly; n > 0 {
-		c.report("connection-limit", target.Note, self, fmt.Sprintf("%s may connect %d times in an hour, and Keyturn's "+
+		c.report("connection-limit", target.Note, own(self), fmt.Sprintf("%s may connect %d times in an hour, and Keyturn's "+
 			"logins count.", self, n), "")
 	}
 	if a.terms.lockAfter > 0 {
-		c.locks(self, fmt.Sprintf("%d failed logins in a row lock %s", a.terms.lockAfter, self))
+		c.locks(own(self), fmt.Sprintf("%d failed logins in a row lock %s", a.terms.lockAfter, self))
 	}
 }
 
 // locks reports that failed logins lock an account: an application that still uses the previous
 // password locks out those that use the new one.
-func (c *checker) locks(self, how string) {
-	c.ask(lockAfterFailures, self, how+": with single, an application that retries with the previous password locks "+
+func (c *checker) locks(of subject, how string) {
+	c.ask(lockAfterFailures, of, how+": with single, an application that retries with the previous password locks "+
 		"out all others.", "Use strategy overlap.", target.Single)
-	c.report("failed-logins", target.Note, self, how+": move all applications before the previous password is retired.",
+	c.report("failed-logins", target.Note, of, how+": move all applications before the previous password is retired.",
 		"", target.Overlap, target.Double)
 }
 
@@ -307,24 +329,24 @@ func (c *checker) server(ctx context.Context) error {
 		return err
 	}
 	if isOn(row[0]) {
-		c.report("read-only", target.Impossible, "", c.t.config.AdminAddress+" is read-only: it is a replica, or "+
+		c.report("read-only", target.Impossible, subject{}, c.t.config.AdminAddress+" is read-only: it is a replica, or "+
 			"in maintenance.", "Set admin_address of the target to the writer.")
 	}
 	if isOn(row[1]) {
-		c.report("password-validation", target.Impossible, "", "The server refuses hashes, because "+
+		c.report("password-validation", target.Impossible, subject{}, "The server refuses hashes, because "+
 			"strict_password_validation is on and it cannot judge them.", "SET GLOBAL strict_password_validation = OFF;")
 	}
 	if row[2] != "0" && row[2] != "" {
-		c.report("password-lifetime", target.Note, "", "By the server's default_password_lifetime a password expires "+
+		c.report("password-lifetime", target.Note, subject{}, "By the server's default_password_lifetime a password expires "+
 			fault.Foreign(row[2])+" days after each change, unless its account says otherwise: rotate more often.", "")
 	}
 	if row[3] != "0" && row[3] != "" {
-		c.report("connection-limit", target.Note, "", "By the server's max_user_connections each account may have "+
+		c.report("connection-limit", target.Note, subject{}, "By the server's max_user_connections each account may have "+
 			fault.Foreign(row[3])+" connections, and Keyturn needs one for a moment.", "")
 	}
 	if n, err := strconv.ParseUint(row[4], 10, 64); err == nil && n != never {
-		c.locks("", fmt.Sprintf("By the server's max_password_errors, %d failed logins in a row block an account until "+
-			"FLUSH PRIVILEGES", n))
+		c.locks(subject{}, fmt.Sprintf("By the server's max_password_errors, %d failed logins in a row block an account "+
+			"until FLUSH PRIVILEGES", n))
 	}
 	return nil
 }
@@ -343,11 +365,11 @@ func (c *checker) anonymous(ctx context.Context, members []account) error {
 		switch {
 		case slices.ContainsFunc(members, func(m account) bool { return m.host == a.host }):
 		case a.accepts(c.current.Secret):
-			c.report("anonymous-account", target.Impossible, self, "The anonymous account "+self+" accepts the same "+
+			c.report("anonymous-account", target.Impossible, other(self), "The anonymous account "+self+" accepts the same "+
 				"password, and logins from there reach it: they would be refused with the new one.",
 				statement("DROP USER "+self+";", a.host))
 		default:
-			c.report("anonymous-account", target.Note, self, "Logins from hosts that match "+self+" can reach the "+
+			c.report("anonymous-account", target.Note, other(self), "Logins from hosts that match "+self+" can reach the "+
 				"anonymous account instead of "+shownName(c.current.Account)+".", "")
 		}
 	}
@@ -363,7 +385,7 @@ func (c *checker) proxies(ctx context.Context) error {
 		list = append(list, shown(r[0], r[1]))
 	}
 	if len(list) > 0 {
-		c.report("proxy-users", target.Note, "", strings.Join(list, ", ")+" may act as "+shownName(c.current.Account)+
+		c.report("proxy-users", target.Note, subject{}, strings.Join(list, ", ")+" may act as "+shownName(c.current.Account)+
 			" with credentials of their own, which a rotation leaves as they are.", "")
 	}
 	return err

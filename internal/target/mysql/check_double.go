@@ -22,7 +22,7 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 	}
 	partners := c.t.within(all)
 	if len(partners) == 0 {
-		c.report("no-partner", target.Impossible, shownName(c.partner), c.t.missing(c.partner, all)+".",
+		c.report("no-partner", target.Impossible, other(shownName(c.partner)), c.t.missing(c.partner, all)+".",
 			"Create it with the rights of "+shownName(c.current.Account)+".", target.Double)
 		return nil
 	}
@@ -30,19 +30,19 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 		self := shown(c.partner, a.host)
 		_, err := c.t.server.replace(a, sensitive.Value{}, noPassword())
 		if c.usable(a, c.partner, target.Double) && err != nil {
-			c.report("auth-plugin", target.Impossible, self, self+": "+err.Error()+".", fixes[err], target.Double)
+			c.report("auth-plugin", target.Impossible, other(self), self+": "+err.Error()+".", fixes[err], target.Double)
 		}
 		if a.locked {
-			c.report("account-locked", target.Impossible, self, self+" is locked.",
+			c.report("account-locked", target.Impossible, other(self), self+" is locked.",
 				statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.partner, a.host), target.Double)
 		}
 		if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
-			c.report("login-terms", target.Impossible, self, self+" cannot log in: "+fix+".", fix, target.Double)
+			c.report("login-terms", target.Impossible, other(self), self+" cannot log in: "+fix+".", fix, target.Double)
 		}
 	}
 	names := shownName(c.current.Account) + " and " + shownName(c.partner)
 	if !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }) {
-		c.ask(otherHosts, names, names+" exist at different hosts: "+whoAll(c.current.Account, members)+"; "+
+		c.ask(otherHosts, other(names), names+" exist at different hosts: "+whoAll(c.current.Account, members)+"; "+
 			whoAll(c.partner, partners)+". An application may be refused after a rotation.",
 			"Create both at the same hosts.", target.Double)
 	}
@@ -50,7 +50,7 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 		return slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
 	}
 	if others := slices.DeleteFunc(c.t.within(own), isMember); len(others) > 0 {
-		c.ask(otherHosts, names, whoAll(c.current.Account, others)+
+		c.ask(otherHosts, other(names), whoAll(c.current.Account, others)+
 			" has another password now. When "+shownName(c.current.Account)+" comes into use again, a rotation replaces that "+
 			"password too.",
 			"Leave the host out of account_host.", target.Double)
@@ -92,7 +92,7 @@ func (c *checker) compare(ctx context.Context, names string, members, partners [
 	if len(differ) > maxDifferences {
 		first += ", …"
 	}
-	c.ask(otherRights, names, names+" have different rights: "+first+".", "Grant both the same.", target.Double)
+	c.ask(otherRights, other(names), names+" have different rights: "+first+".", "Grant both the same.", target.Double)
 	return nil
 }
 

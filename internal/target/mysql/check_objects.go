@@ -82,7 +82,7 @@ func (c *checker) definers(ctx context.Context, members, partners []account) err
 	if len(found) > 0 {
 		first := fault.Foreign(strings.Join(found[:min(len(found), maxDifferences)], ", "))
 		self := shownName(c.current.Account)
-		c.ask(objectsOfOne, self, self+" or "+shownName(c.partner)+" is the definer of "+first+
+		c.ask(objectsOfOne, own(self), self+" or "+shownName(c.partner)+" is the definer of "+first+
 			": the other account may not alter such views, nor read the text of such routines.",
 			"Have another account make and alter them, or use strategy overlap.", target.Double)
 	}
@@ -131,11 +131,11 @@ func (c *checker) notCompared(ctx context.Context) error {
 	}
 	text := "Not compared between the two accounts: " + strings.Join(what, ", ") + "."
 	if len(grants) == 0 {
-		c.ask(notCompared, "", text, "Compare them by hand, and then agree.", target.Double)
+		c.ask(notCompared, subject{}, text, "Compare them by hand, and then agree.", target.Double)
 		return nil
 	}
 	fix, err := c.toAdministrator(ctx, grants)
-	c.ask(notCompared, "", text+" The administrator may not see them all.", fix, target.Double)
+	c.ask(notCompared, subject{}, text+" The administrator may not see them all.", fix, target.Double)
 	return err
 }
 

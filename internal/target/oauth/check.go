@@ -33,7 +33,7 @@ func (p *provider) Window(s target.Strategy) string {
 
 // CheckAccount reports what a rotation of a client's secret would meet.
 func (p *provider) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
-	f := &target.Findings{Account: r.Current.Account}
+	f := r.OfCurrent()
 	if p.config.mayDropMembers() {
 		f.NeedsConsent(consentToReplace,
 			"The call set is a PUT of the whole client. Keyturn cannot see whether its body has all that the client must keep.",

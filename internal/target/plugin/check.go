@@ -38,7 +38,7 @@ var codeForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 // CheckAccount is the step check where the plug-in has it. Otherwise a note says that nothing was
 // asked.
 func (t *Target) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
-	f := &target.Findings{Account: r.Current.Account}
+	f := r.OfCurrent()
 	if !t.Settings.Checks {
 		f.Note("check-not-made", "The plug-in was not asked what hangs on the credential, such as scopes, address lists "+
 			"and expiry. Where it has the step check, set check to true in the configuration of the target.")
@@ -50,8 +50,11 @@ func (t *Target) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 		return nil, err
 	}
 	for _, said := range answer.Findings {
-		of := target.Findings{Account: said.Account}
-		said.addTo(&of)
+		of := r.OfCurrent()
+		if said.Account != r.Current.Account {
+			of = r.OfPartner() // readFindings permits no third one
+		}
+		said.addTo(of)
 		f.List = append(f.List, of.List...)
 	}
 	t.mu.Lock()

@@ -48,11 +48,12 @@ func TestCheckIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []target.Finding{
-		{Code: "plugin-scopes", Verdict: target.Note, Account: "app",
+		{Code: "plugin-scopes", Verdict: target.Note, Account: "app", InUse: true,
 			Text: "The plug-in says: The key has scopes, which the new one gets."},
 		{Code: "plugin-ip-list", Verdict: target.NeedsConsent, Account: "app_b", Consent: "plugin-ip-list",
 			Text: "The plug-in says: It has addresses.", Fix: "Remove them."},
-		{Code: "plugin-expired", Verdict: target.Impossible, Account: "app", Text: "The plug-in says: It has expired."},
+		{Code: "plugin-expired", Verdict: target.Impossible, Account: "app", InUse: true,
+			Text: "The plug-in says: It has expired."},
 	}
 	if fmt.Sprint(findings) != fmt.Sprint(want) {
 		t.Errorf("findings %+v\nwant %+v", findings, want)

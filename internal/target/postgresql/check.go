@@ -45,6 +45,7 @@ func (t *pg) Window(s target.Strategy) string {
 // check collects the findings about a pair of accounts, in the database of the application.
 type check struct {
 	*attempt
+	current   string // the account in use
 	emergency bool
 	retired   bool  // [target.CheckRequest.PartnerRetired]
 	pair      *pair // the two logins, if their databases are to be read; otherwise nil
@@ -59,7 +60,7 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 		return nil, err
 	}
 	defer a.close()
-	k := &check{attempt: a, emergency: r.Emergency, retired: r.PartnerRetired}
+	k := &check{attempt: a, current: r.Current.Account, emergency: r.Emergency, retired: r.PartnerRetired}
 	if err := k.reading(ctx); err != nil {
 		return nil, err
 	}
@@ -95,7 +96,11 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 	return k.findings, k.endpoints(ctx, r, live)
 }
 
-func (k *check) found(f target.Finding) { k.findings = append(k.findings, f) }
+// found adds a finding. Names of roles are compared exactly, and shown as they are.
+func (k *check) found(f target.Finding) {
+	f.InUse = f.Account == k.current
+	k.findings = append(k.findings, f)
+}
 
 // account reads one role, and reports what keeps it from logging in.
 func (k *check) account(ctx context.Context, name string, only []target.Strategy) (r role, err error) {

@@ -33,7 +33,7 @@ func (b *broker) Window(s target.Strategy) string {
 
 // CheckAccount reports what a rotation of a user would meet.
 func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
-	f := &target.Findings{Account: r.Current.Account}
+	f := r.OfCurrent()
 	u, err := b.checkUser(ctx, f, r.Current)
 	if err != nil || u.Name == "" {
 		return f.List, err
@@ -60,7 +60,7 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	if r.Partner == "" {
 		return f.List, nil
 	}
-	return b.checkPartner(ctx, f, u, r.Partner)
+	return b.checkPartner(ctx, f, r.OfPartner(), u)
 }
 
 // checkUser reads a user and reports what its form means. Its name is empty if there is none.
@@ -253,9 +253,8 @@ func namesUser(value any, account string) bool {
 
 // checkPartner compares the other user of strategy double with the user in use.
 func (b *broker) checkPartner(
-	ctx context.Context, of *target.Findings, u user, partner string,
+	ctx context.Context, of, f *target.Findings, u user,
 ) ([]target.Finding, error) {
-	f := &target.Findings{Account: partner}
 	other, err := b.checkUser(ctx, f, target.Credential{}, target.Double)
 	if err != nil || other.Name == "" {
 		return slices.Concat(of.List, f.List), err
@@ -269,7 +268,7 @@ func (b *broker) checkPartner(
 		if err != nil {
 			return nil, err
 		}
-		two, err := b.rights(ctx, partner, kind)
+		two, err := b.rights(ctx, f.Account, kind)
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,7 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	defer cancel()
 	nodes, err := s.connect(ctx, r.Current.Secret)
 	defer closeAll(nodes)
-	f := &target.Findings{Account: r.Current.Account}
+	f := r.OfCurrent()
 	if err != nil {
 		return f.List, f.Denied("administrator", err, "Correct the secret of the administrator or its user at that node.")
 	}
@@ -43,11 +43,10 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 		return nil, err
 	}
 	var all []user
-	for _, name := range []string{r.Current.Account, r.Partner} {
-		if name == "" && len(all) > 0 {
+	for _, of := range []*target.Findings{r.OfCurrent(), r.OfPartner()} {
+		if of.Account == "" && len(all) > 0 {
 			break
 		}
-		of := &target.Findings{Account: name}
 		var strategies []target.Strategy
 		if len(all) > 0 {
 			strategies = []target.Strategy{target.Double}
@@ -64,7 +63,7 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	if s.Persist == persistNone {
 		f.Note("not-saved", "The target's persist is none: a restart of a server loses a change that nothing else saves.")
 	}
-	return checkPartner(f, nodes, all, r.Partner), nil
+	return checkPartner(f, r.OfPartner(), nodes, all), nil
 }
 
 // toRead says what lets the administrator read users, after an error of ACL GETUSER.
@@ -148,8 +147,8 @@ func checkPasswords(f *target.Findings, nodes []*node, users []user, h string) {
 				"Add it there, or put the password that every node has into the secret.")
 		}
 		if others > 0 {
-			f.List = append(f.List, target.Finding{
-				Code: "further-passwords", Verdict: target.Note, Account: f.Account,
+			f.Add(target.Finding{
+				Code: "further-passwords", Verdict: target.Note,
 				Text: fmt.Sprintf("Besides the one in use, the user has passwords at %s, which stay: %d.", n.addr, others),
 				Fix: "ACL GETUSER lists their hashes, and ACL SETUSER with ! before a hash removes one. After a leak, remove " +
 					"those that no application needs.",
@@ -160,11 +159,10 @@ func checkPasswords(f *target.Findings, nodes []*node, users []user, h string) {
 
 // checkPartner compares the other user of strategy double, whose entries follow in users, with the
 // user in use.
-func checkPartner(f *target.Findings, nodes []*node, users []user, partner string) []target.Finding {
-	if partner == "" {
+func checkPartner(f, of *target.Findings, nodes []*node, users []user) []target.Finding {
+	if of.Account == "" {
 		return f.List
 	}
-	of := &target.Findings{Account: partner}
 	for i, n := range nodes {
 		one, two := users[i], users[len(nodes)+i]
 		if one.exists && two.exists && one.rights != two.rights {

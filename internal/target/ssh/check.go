@@ -51,7 +51,7 @@ func (h *host) Window(s target.Strategy) string {
 
 // CheckAccount reports what a rotation of an account would meet at the host.
 func (h *host) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
-	f := &target.Findings{Account: r.Current.Account}
+	f := r.OfCurrent()
 	if !validAccount.MatchString(r.Current.Account) {
 		f.Impossible("account-name", "The account is not a name of letters, digits, dots, hyphens and underscores.",
 			"Rename it at the host.")

@@ -19,6 +19,7 @@ import (
 func (h Harness) check(t *testing.T) {
 	t.Run("of an ordinary account", h.checkOfOrdinary)
 	t.Run("of no account", h.checkOfNone)
+	t.Run("of no other account", h.checkOfNoPartner)
 	t.Run("windows", h.windows)
 	t.Run("faults", h.checkUnderFaults)
 	t.Run("wrong administrator", h.checkWithWrongAdmin)
@@ -60,6 +61,7 @@ func (h Harness) checkOfOrdinary(t *testing.T) {
 		if f.Verdict == target.Impossible {
 			t.Errorf("an account that can be rotated: %+v", f)
 		}
+		h.isInUse(t, f, true)
 	}
 	if again := h.findings(t, c, good); !reflect.DeepEqual(again, list) {
 		t.Errorf("the check finds\n%+v\nand the next one\n%+v", list, again)
@@ -176,6 +178,7 @@ func (h Harness) checkOfNone(t *testing.T) {
 	serious := slices.ContainsFunc(list, func(f target.Finding) bool { return f.Verdict == target.Impossible })
 	for _, f := range list {
 		h.formOf(t, f)
+		h.isInUse(t, f, true)
 	}
 	switch {
 	case h.Unread != "" && serious:
@@ -183,6 +186,39 @@ func (h Harness) checkOfNone(t *testing.T) {
 	case h.Unread != "":
 	case err != nil && target.ClassOf(err) != target.Denied, err == nil && !serious:
 		t.Errorf("the check of an account that does not exist: %+v, %v of class %v", list, err, target.ClassOf(err))
+	}
+}
+
+// checkOfNoPartner verifies that what a check finds about the other account of strategy Double is
+// not said of the account in use: an emergency would not wait for it.
+func (h Harness) checkOfNoPartner(t *testing.T) {
+	if h.Unread != "" || !slices.Contains(h.Kind.Strategies, target.Double) {
+		t.Skip("the kind reads no second account")
+	}
+	r := h.checkRequest(h.Account(t))
+	r.Partner = absent
+	serious := false
+	h.do(t, "CheckAccount with a missing account", func(ctx context.Context) error {
+		list, err := h.checker(t, h.Addr, h.Admin).CheckAccount(ctx, r)
+		for _, f := range list {
+			if f.Verdict == target.Impossible {
+				serious = true
+				h.isInUse(t, f, false)
+			}
+		}
+		return err
+	})
+	if !serious {
+		t.Error("the check does not find that the other account is missing")
+	}
+}
+
+// isInUse verifies that a finding about an account says whether it is the one in use, in whatever
+// form it shows its name.
+func (h Harness) isInUse(t *testing.T, f target.Finding, want bool) {
+	t.Helper()
+	if f.InUse != (want && f.Account != "") {
+		t.Errorf("%s says that %q is in use: %v", f.Code, f.Account, f.InUse)
 	}
 }
 
