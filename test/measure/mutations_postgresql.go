@@ -323,8 +323,8 @@ var postgresqlMutations = []mutation{
 	{
 		name: "PostgreSQL changes to SCRAM without consent",
 		file: "internal/target/postgresql/form.go",
-		old:  "return slices.Contains(t.consent, consentSCRAM) || emergency",
-		new:  "return true || emergency",
+		old:  "case slices.Contains(t.consent, consentSCRAM):",
+		new:  "case true:",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},

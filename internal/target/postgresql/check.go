@@ -251,11 +251,9 @@ func (k *check) mayConnect(ctx context.Context, r role, only []target.Strategy) 
 
 // form reports the form of the password, which stays.
 func (k *check) form(ctx context.Context, r role) error {
-	methods := k.t.config.RequireAuth
-	agreed := slices.Contains(k.t.consent, consentSCRAM)
 	f := target.Finding{Account: r.name}
 	if !k.able.reads {
-		if slices.Equal(methods, authMethods[:1]) {
+		if slices.Equal(k.t.config.RequireAuth, authMethods[:1]) {
 			return nil // a login by SCRAM alone has shown the form
 		}
 		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
@@ -273,6 +271,7 @@ func (k *check) form(ctx context.Context, r role) error {
 		return err
 	}
 	kept, known := formOf(stored)
+	after := k.t.afterMD5(k.emergency)
 	switch {
 	case stored == "":
 		f.Code, f.Verdict, f.Drift = "no-password", target.Impossible, true
@@ -284,14 +283,14 @@ func (k *check) form(ctx context.Context, r role) error {
 			r.name)
 	case !kept.md5:
 		return nil
-	case agreed:
+	case after == agreedSCRAM:
 		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5; the new one is stored for SCRAM, as agreed.", r.name)
-	case !slices.Contains(methods, "md5") && k.emergency:
+	case after == forcedSCRAM:
 		f.Code, f.Verdict, f.Consent = consentSCRAM, target.NeedsConsent, consentSCRAM
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it: the new "+
 			"one is stored for SCRAM, which a driver without SCRAM cannot use.", r.name)
-	case !slices.Contains(methods, "md5"):
+	case after == refusedMD5:
 		f.Code, f.Verdict = "md5-not-allowed", target.Impossible
 		f.Text = fmt.Sprintf("The password of %q is stored as MD5, and the setting require_auth does not allow it.", r.name)
 		f.Fix = `Allow it (keyturn target update TARGET --set='require_auth=["scram-sha-256","md5"]'), or, if the driver ` +

@@ -56,7 +56,8 @@ func (a *attempt) form(ctx context.Context, c target.Change) (kept form, same bo
 			kept = found
 		}
 	}
-	if kept.md5 && a.t.replacesMD5(c.Emergency) || c.Emergency && !kept.md5 {
+	after := a.t.afterMD5(c.Emergency)
+	if kept.md5 && (after == agreedSCRAM || after == forcedSCRAM) || c.Emergency && !kept.md5 {
 		kept = form{iterations: a.able.iterations}
 	}
 	if n := a.t.config.ScramIterations; n > 0 && !kept.md5 {
@@ -65,9 +66,27 @@ func (a *attempt) form(ctx context.Context, c target.Change) (kept form, same bo
 	return kept, false, nil
 }
 
-// replacesMD5 reports whether a password that is stored as MD5 is replaced with one for SCRAM.
-func (t *pg) replacesMD5(emergency bool) bool {
-	return slices.Contains(t.consent, consentSCRAM) || emergency && !slices.Contains(t.config.RequireAuth, "md5")
+// ofMD5 is what becomes of a password that is stored as MD5.
+type ofMD5 uint8
+
+const (
+	staysMD5    ofMD5 = iota // the new one is stored as MD5, too
+	agreedSCRAM              // the new one is stored for SCRAM, as the operator has agreed
+	forcedSCRAM              // the new one is stored for SCRAM, because the target does not allow MD5
+	refusedMD5               // the target allows neither
+)
+
+// afterMD5 decides what becomes of a password that is stored as MD5.
+func (t *pg) afterMD5(emergency bool) ofMD5 {
+	switch {
+	case slices.Contains(t.consent, consentSCRAM):
+		return agreedSCRAM
+	case slices.Contains(t.config.RequireAuth, "md5"):
+		return staysMD5
+	case emergency:
+		return forcedSCRAM
+	}
+	return refusedMD5
 }
 
 // storedIfAny returns the verifier of a role; empty for a role without one, or that does not exist.
