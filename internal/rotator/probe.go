@@ -21,12 +21,13 @@ func (w *worker) probe(ctx context.Context, t *api.Turn) (bool, error) {
 		})
 		return false, err
 	}
-	done, wait := w.rotator.enterProbe(t, now)
+	who := w.account + "/" + w.secret
+	done, wait := w.rotator.enterProbe(t, who, now)
 	if done == nil {
 		return putOff(now.Add(wait))
 	}
 	defer done()
-	if at := w.rotator.mayProbe(t, w.account+"/"+w.secret, now); at.After(now) {
+	if at := w.rotator.mayProbe(t, who, now); at.After(now) {
 		return putOff(at)
 	}
 	p := w.alive(ctx, t, t.Secret.Stages[secret.Current])
@@ -58,23 +59,19 @@ func (r *Rotator) mayProbe(t *api.Turn, who string, now time.Time) time.Time {
 	return r.probes.begin("", who, left, now, rand.Float64())
 }
 
-// leastWait is the least time that a probe waits for the end of others.
-const leastWait = time.Second
-
 // enterProbe begins a probe, which ends with done. Where too many are under way, done is nil, and
-// wait is the time until the next try: the longer the target has not answered the others, the
-// longer it is. One that makes no call of a target never waits.
-func (r *Rotator) enterProbe(t *api.Turn, now time.Time) (done func(), wait time.Duration) {
+// wait is the time until the next try, see [limit.enter]. One that makes no call of a target never
+// waits.
+func (r *Rotator) enterProbe(t *api.Turn, who string, now time.Time) (done func(), wait time.Duration) {
 	if !t.Registered {
 		return func() {}, 0
 	}
 	name := t.Target.Account + "/" + t.Target.Name
-	oldest, ok := r.probing.enter(name, now)
-	if ok {
-		return func() { r.probing.leave(name, now) }, 0
+	wait, ok := r.probing.enter(name, who, now, r.config.EffectTimeout, rand.Float64())
+	if !ok {
+		return nil, wait
 	}
-	wait = min(max(now.Sub(oldest), leastWait), r.config.EffectTimeout)
-	return nil, wait + rand.N(wait)
+	return func() { r.probing.leave(name, now) }, 0
 }
 
 // probeBurst is how many probes are made at once after a pause: at least two, so that half of them

@@ -125,7 +125,7 @@ func TestSilentTargetsLeaveWorkers(t *testing.T) {
 	}
 	begun := func(name string) (ended []func()) {
 		for range 16 {
-			if done, _ := r.enterProbe(at(name), now); done != nil {
+			if done, _ := r.enterProbe(at(name), name, now); done != nil {
 				ended = append(ended, done)
 			}
 		}
@@ -138,11 +138,15 @@ func TestSilentTargetsLeaveWorkers(t *testing.T) {
 	for after, least := range map[time.Duration]time.Duration{
 		0: time.Second, 5 * time.Second: 5 * time.Second, time.Minute: 15 * time.Second,
 	} {
-		if done, wait := r.enterProbe(at("first"), now.Add(after)); done != nil || wait < least || wait >= 2*least {
+		done, wait := r.enterProbe(at("fourth"), "fourth", now.Add(after))
+		if done != nil || wait < least || wait >= 2*least {
+			t.Errorf("after %s without an answer, a probe at another target waits %s, want %s or more", after, wait, least)
+		}
+		if done, wait := r.enterProbe(at("first"), "first", now.Add(after)); done != nil || wait < least || wait >= 2*least {
 			t.Errorf("after %s without an answer, the next probe waits %s, want %s or more", after, wait, least)
 		}
 	}
-	if done, _ := r.enterProbe(&api.Turn{}, now); done == nil {
+	if done, _ := r.enterProbe(&api.Turn{}, "lost", now); done == nil {
 		t.Error("a probe that calls no target waits")
 	}
 	first[0]()
@@ -154,5 +158,47 @@ func TestSilentTargetsLeaveWorkers(t *testing.T) {
 	}
 	if left := r.probing; left.total != 0 || len(left.under) != 0 {
 		t.Errorf("after the last probe, %d are under way", left.total)
+	}
+}
+
+// TestWaitingProbesStoreLittle verifies that many probes that wait for room, as after a restore,
+// come back seldom: each time, the store is written.
+func TestWaitingProbesStoreLittle(t *testing.T) {
+	t.Parallel()
+	r := New(nil, nil, nil, Config{Workers: 16})
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	at := func(n int) *api.Turn {
+		return &api.Turn{Registered: true, Target: store.Target{Account: "1", Name: fmt.Sprint("silent", n%2)}}
+	}
+	const secrets, probe, minutes = 1000, 15 * time.Second, 5
+	next, ends := map[int]time.Time{}, map[int]time.Time{}
+	done := map[int]func(){}
+	refused, begun := 0, 0
+	for now := start; now.Before(start.Add(minutes * time.Minute)); now = now.Add(250 * time.Millisecond) {
+		for n, end := range ends {
+			if !end.After(now) {
+				done[n]()
+				delete(ends, n)
+			}
+		}
+		for n := range secrets {
+			if next[n].After(now) {
+				continue
+			}
+			var wait time.Duration
+			if done[n], wait = r.enterProbe(at(n), fmt.Sprint(n), now); done[n] == nil {
+				refused++
+				next[n] = now.Add(wait)
+				continue
+			}
+			begun++
+			ends[n], next[n] = now.Add(probe), now.Add(time.Hour)
+		}
+	}
+	if most := secrets + 8*60*minutes; refused > most {
+		t.Errorf("probes that wait came back %d times in %d minutes, want at most %d", refused, minutes, most)
+	}
+	if least := 8 * minutes * 60 / 15 / 2; begun < least {
+		t.Errorf("%d probes began, want %d at least", begun, least)
 	}
 }

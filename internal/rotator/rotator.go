@@ -88,8 +88,9 @@ type Rotator struct {
 	spread *spread // of the turns that are stored
 	starts *spread // of the beginnings: turns that come late, after a pause of the engine, come together
 	probes *spread
-	// probing leaves half of the workers to rotations, and most of the rest to the probes of others,
-	// while a target does not answer.
+	// probing bounds the probes under way to half of the workers, and at one target to half of those:
+	// a target that does not answer leaves the rest to rotations and to the probes of other targets.
+	// One probe is always possible, also where that takes the only worker.
 	probing *limit
 }
 
@@ -128,7 +129,7 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 		starts: newSpread(c.Rate, c.Burst),
 		probes: newSpread(c.ProbeRate, probeBurst(c.ProbeRate)),
 
-		probing: newLimit(c.Workers/2, c.Workers/4),
+		probing: newLimit(c.Workers/2, c.Workers/4), // each is a half of all
 	}
 }
 
