@@ -237,18 +237,12 @@ func deniedCheck(t store.Target, why error) target.Finding {
 // allows one, if that depends on the time alone.
 func (k *inspection) mayLogInWith(r rotation.Record) (why string, at time.Time) {
 	switch allowed := r.LoginAt(k.At); {
-	case r.InFlight() && !slices.Contains(quietStates, r.State):
+	case r.IsChanging():
 		return fmt.Sprintf("a rotation is in state %s, so no login was made", r.State), at
 	case allowed.After(k.At):
 		return "a login had failed within the minute before, so none was made", allowed
 	}
 	return "", at
-}
-
-// quietStates are the states of a rotation under way in which the credential in use is not being
-// changed.
-var quietStates = []rotation.State{
-	rotation.Scheduled, rotation.Prepared, rotation.Refused, rotation.InGrace, rotation.Quarantined,
 }
 
 // logIn logs in as the application does: with the credential in use, and with the other account's.

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,7 +151,7 @@ func (e *Env) probeSkip(
 		}, nil
 	case !r.Probeable():
 		what := "The credential is being changed: the rotation is"
-		if hasSentNothing(r) {
+		if r.HasSentNothing() {
 			what = "A rotation is about to change the credential, and has changed nothing at the target yet: it is"
 		}
 		return probeSkip{
@@ -176,12 +175,6 @@ func (e *Env) probeSkip(
 		return probeSkip{kms.SkippedThrottled, err.Error()}, nil
 	}
 	return probeSkip{}, nil
-}
-
-// hasSentNothing reports whether the target has nothing of the rotation under way.
-func hasSentNothing(r rotation.Record) bool {
-	before := []rotation.State{rotation.Scheduled, rotation.Prepared, rotation.Refused}
-	return slices.Contains(before, r.State) && !r.MayHaveArrived()
 }
 
 // isForGood reports whether no target is asked about the credential, now or later, unless the

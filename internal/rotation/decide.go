@@ -350,6 +350,13 @@ func (r Record) canLeave() bool {
 	return isDrift && (r.Interrupted == nil || r.Interrupted.Strategy == target.Double)
 }
 
+// TakesEmergency reports whether an emergency can be asked for: it begins, or waits for the end of
+// what is under way. The state alone refuses it only in a quarantine, see [Record.leave].
+func (r Record) TakesEmergency(now time.Time) bool {
+	_, ok := r.Ask(Request{Mode: Rotate, Trigger: Emergency, At: now}, now)
+	return ok
+}
+
 // leaves reports whether an emergency that waited for the end of a repair begins instead, because
 // the repair has failed.
 func (r Record) leaves() bool { return r.Then != nil && r.canLeave() }

@@ -279,6 +279,22 @@ func (r Record) ProbePending(now time.Time) bool {
 // Unsent reports whether no candidate of the rotation was sent to the target.
 func (r Record) Unsent() bool { return r.InFlight() && r.Attempt == 0 }
 
+// HasSentNothing reports whether the target has nothing of the rotation under way.
+func (r Record) HasSentNothing() bool {
+	step := r.State.Step()
+	return (step == Prepare || step == Send) && !r.MayHaveArrived()
+}
+
+// IsChanging reports whether the credential in use is being changed, so that a login with it would
+// say nothing of it.
+func (r Record) IsChanging() bool {
+	switch r.State.Step() {
+	case Prepare, Send, Expire:
+		return false
+	}
+	return r.GoesOn()
+}
+
 // MayHaveArrived reports whether an attempt with the candidate was accepted by the target, or not
 // answered. It was not if every attempt ended before anything was sent, such as at a lock there.
 func (r Record) MayHaveArrived() bool { return r.Attempt > 0 && r.Doubtful }

@@ -114,6 +114,26 @@ func TestEveryStateHasARow(t *testing.T) {
 	}
 }
 
+// TestWhatAStateSaysOfTheTarget verifies in which states the target has nothing of the candidate, and
+// in which a login with the credential in use would say nothing.
+func TestWhatAStateSaysOfTheTarget(t *testing.T) {
+	t.Parallel()
+	unsent := []rotation.State{rotation.Scheduled, rotation.Prepared, rotation.Refused}
+	settled := append([]rotation.State{rotation.InGrace, rotation.Quarantined}, unsent...)
+	for _, s := range rotation.States() {
+		r := record(s)
+		if got, want := r.HasSentNothing(), slices.Contains(unsent, s); got != want {
+			t.Errorf("%s: the target has nothing of the candidate: %v, want %v", s, got, want)
+		}
+		if got, want := r.IsChanging(), r.InFlight() && !slices.Contains(settled, s); got != want {
+			t.Errorf("%s: the credential in use is being changed: %v, want %v", s, got, want)
+		}
+		if r.Attempt, r.Doubtful = 1, true; r.HasSentNothing() {
+			t.Errorf("%s: the target has nothing of an attempt that it has not answered", s)
+		}
+	}
+}
+
 // described returns the tokens in the first column of the table under a heading of
 // docs/rotation.md.
 func described(t *testing.T, heading string) (tokens []string) {
