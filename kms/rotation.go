@@ -127,9 +127,11 @@ type EmergencyRotationResponse struct {
 	CurrentVersionID string `kms:"CurrentVersionId,omitempty"`
 	// Breaking are consumers that were seen lately, at most 100, and BreakingCount how many there
 	// are: they would be refused until they have fetched the new credential. A connection that is
-	// open stays so with most targets.
-	Breaking      []SecretConsumer `kms:"Breaking,list=Consumer,omitempty"`
-	BreakingCount int              `kms:"BreakingCount,omitempty"`
+	// open stays so with most targets. Of BreakingCount, BreakingInferredCount are known by their
+	// reads alone, see [EvidenceInferred].
+	Breaking              []SecretConsumer `kms:"Breaking,list=Consumer,omitempty"`
+	BreakingCount         int              `kms:"BreakingCount,omitempty"`
+	BreakingInferredCount int              `kms:"BreakingInferredCount,omitempty"`
 	// Unknown are those that were not seen lately, at most 100, and UnknownCount how many there
 	// are: whether they still use the secret is not known. Consumers that have not been seen for
 	// [ConsumerDays] days may not be known at all.
@@ -204,6 +206,9 @@ type DescribeRotationResponse struct {
 	// UndoPossible says that UndoRotation is taken now. It succeeds if the target accepts the previous
 	// credential.
 	UndoPossible bool `kms:"UndoPossible,omitempty"`
+	// EmergencyPossible says that the state of the rotation does not refuse EmergencyRotation now.
+	// A finding of a check, or a preparation of the accounts that is not finished, may refuse it.
+	EmergencyPossible bool `kms:"EmergencyPossible,omitempty"`
 	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo.
 	PreviousDeadTime time.Time `kms:"PreviousDeadTime,omitempty"`
 	EndTime          time.Time `kms:"EndTime,omitempty"`

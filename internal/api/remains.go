@@ -27,18 +27,18 @@ func remains(s secret.Secret, r rotation.Record) string {
 		quoted = append(quoted, strconv.Quote(account))
 	}
 	text := fmt.Sprintf("Nothing changes at target %q: account %s stays, with the credential in use.",
-		s.TargetName(), strings.Join(quoted, ""))
+		s.TargetName(), quoted[0])
 	if len(quoted) != 1 {
 		text = fmt.Sprintf("Nothing changes at target %q: accounts %s stay, with their passwords.",
 			s.TargetName(), strings.Join(quoted, " and "))
 	}
-	if r.InFlight() {
+	if r.InFlight() && !r.HasSentNothing() {
 		text += fmt.Sprintf(" The rotation in state %s has not ended, so a second credential may work there, too.", r.State)
 	}
-	of := slices.IndexFunc(b.Accounts, func(account string) bool { return account != r.Clone })
+	other := slices.IndexFunc(b.Accounts, func(account string) bool { return account != r.Clone })
 	if len(b.Accounts) == 2 && slices.Contains(b.Accounts, r.Clone) {
-		text += fmt.Sprintf(" Keyturn has made %q: once the secret is deleted and no application uses that account, %s "+
-			"removes it.", r.Clone, removingClone(s.TargetName(), b.Accounts[of], r.Clone))
+		text += fmt.Sprintf(" If prepare-accounts has made %q, and no application uses that account, %s removes it once the "+
+			"secret is deleted.", r.Clone, removingClone(s.TargetName(), b.Accounts[other], r.Clone))
 	}
 	return text
 }

@@ -25,6 +25,7 @@ func TestDeletionNamesWhatRemains(t *testing.T) {
 	w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) {
 		r.State, r.Strategy = rotation.InGrace, target.Double
 	})
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.State = rotation.Scheduled }) // nothing was sent
 	key := w.accessKey(t)
 	const double = `Nothing changes at target "pg": accounts "one" and "two" stay, with their passwords.`
 	for _, tt := range []struct {
@@ -35,9 +36,9 @@ func TestDeletionNamesWhatRemains(t *testing.T) {
 		{"double", double + " The rotation in state grace has not ended, so a second credential may work there, too."},
 		{
 			"prepared",
-			`Nothing changes at target "pg": accounts "gen" and "gen2" stay, with their passwords. Keyturn has made "gen2": ` +
-				"once the secret is deleted and no application uses that account, keyturn target prepare-accounts pg " +
-				"--account=gen --clone=gen2 --undo --apply removes it.",
+			`Nothing changes at target "pg": accounts "gen" and "gen2" stay, with their passwords. If prepare-accounts has ` +
+				`made "gen2", and no application uses that account, keyturn target prepare-accounts pg --account=gen ` +
+				"--clone=gen2 --undo --apply removes it once the secret is deleted.",
 		},
 		{
 			key,

@@ -65,47 +65,66 @@ func emergencyRotation(
 // refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed,
 // something that an emergency does not wait for; it returns the findings of the latter sort. It
 // asks the target and makes no login. Without an answer it refuses nothing: the engine asks again
-// before it sends. A rotation that may have changed the target already is not judged by traces of
-// its own.
+// before it sends.
 func (c *Call) refuseUnsafe(
 	ctx context.Context, name, id string, agreed bool,
 ) (overridable []target.Finding, err error) {
-	s, r, err := c.rotated(c.Snapshot, name)
-	if err != nil || s.TargetName() == secret.OwnUsers || r.InFlight() && !r.Unsent() {
-		return nil, err
-	}
-	if repeated, err := isRepeated(s, r, id); repeated || err != nil {
-		return nil, err
-	}
-	t, ok, err := c.Snapshot.Target(s.Account, s.TargetName())
-	if err != nil || !ok || !s.BoundTo(t.ID) {
+	s, r, t, ok, err := c.forEmergency(name, id)
+	if err != nil || !ok {
 		return nil, err
 	}
 	if command, _ := continuing(r); command != "" {
-		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: its second account is not "+
-			"prepared yet. %s completes that. Then repeat the call.", s.Name, fault.Text(command))
+		return nil, notReplaced(s, "its second account is not prepared yet. "+command+" completes that. Then repeat the "+
+			"call.")
 	}
 	k, err := c.checkAccount(ctx, s, r, t, true)
 	if err != nil {
 		return nil, err
 	}
-	strategy, consents := k.method.strategy, s.Settings().Consents
+	return k.emergencyFindings(agreed)
+}
+
+// forEmergency returns the records by which a check judges an emergency. ok is false where none
+// does: for access keys of this service, for a call that is repeated, without a registered target,
+// and for a rotation that may have changed the target already, which is not judged by traces of its
+// own.
+func (c *Call) forEmergency(name, id string) (s secret.Secret, r rotation.Record, t store.Target, ok bool, err error) {
+	s, r, err = c.rotated(c.Snapshot, name)
+	if err != nil || s.TargetName() == secret.OwnUsers || r.InFlight() && !r.Unsent() {
+		return s, r, t, false, err
+	}
+	if repeated, err := isRepeated(s, r, id); repeated || err != nil {
+		return s, r, t, false, err
+	}
+	t, ok, err = c.Snapshot.Target(s.Account, s.TargetName())
+	return s, r, t, ok && s.BoundTo(t.ID), err
+}
+
+// emergencyFindings returns the findings that an emergency does not wait for, or the refusal of one
+// that cannot begin. Unless agreed, they refuse it, too; findings of a drift do not, because
+// nothing of it would change for the worse.
+func (k *inspection) emergencyFindings(agreed bool) (overridable []target.Finding, err error) {
+	strategy, consents := k.method.strategy, k.secret.Settings().Consents
 	overridable, serious := rotation.Overridable(k.check.Findings, strategy, consents)
+	agreement := ""
 	if !agreed {
-		isDrift := func(f target.Finding) bool { return f.Drift } // nothing of it would change for the worse
+		isDrift := func(f target.Finding) bool { return f.Drift }
 		serious = slices.DeleteFunc(slices.Clone(k.check.Findings), isDrift)
+		if len(overridable) > 0 {
+			agreement = " keyturn rotation emergency NAME asks for agreement to those that can be agreed to."
+		}
 	}
 	reason, ok := rotation.MayBegin(serious, strategy, consents)
-	switch {
-	case ok:
+	if ok {
 		return overridable, nil
-	case !agreed && len(overridable) > 0:
-		return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s "+
-			"shows all findings. keyturn rotation emergency %s asks for agreement to those that can be agreed to.",
-			s.Name, fault.Text(fault.Named(reason, s.Name)), s.Name, s.Name)
 	}
-	return nil, fault.New(fault.InUse, "The credential of secret %q is not replaced: %s keyturn rotation check %s shows "+
-		"all findings.", s.Name, fault.Text(fault.Named(reason, s.Name)), s.Name)
+	return nil, notReplaced(k.secret, fault.Named(reason+" keyturn rotation check NAME shows all findings."+agreement,
+		k.secret.Name))
+}
+
+// notReplaced refuses an emergency.
+func notReplaced(s secret.Secret, why string) error {
+	return fault.New(fault.InUse, "The credential of secret %q is not replaced: %s", s.Name, fault.Text(why))
 }
 
 // mostBroken is how many consumers a dry run names of each sort.
@@ -125,12 +144,16 @@ func (c *Call) breaking(ctx context.Context, out *kms.EmergencyRotationResponse)
 	grace := c.graceOf(s)
 	out.CurrentVersionID = s.Stages[secret.Current]
 	return tx.Consumers(s.Account, s.Name, "", func(_ string, u rotation.Sighting) bool {
+		shown := shownConsumer(u, out.CurrentVersionID)
 		list, count := &out.Breaking, &out.BreakingCount
-		if !u.GoneAt(grace.Min).After(c.At) {
+		switch {
+		case !u.GoneAt(grace.Min).After(c.At):
 			list, count = &out.Unknown, &out.UnknownCount
+		case shown.Evidence == kms.EvidenceInferred:
+			out.BreakingInferredCount++
 		}
 		if *count++; len(*list) < mostBroken {
-			*list = append(*list, shownConsumer(u, out.CurrentVersionID))
+			*list = append(*list, shown)
 		}
 		return true
 	})

@@ -135,9 +135,9 @@ func (c *Call) refuseImpossible(
 	defer func() { _ = k.system.Close() }() // nothing was changed
 	standing := c.isChecked(before, s, r, t)
 	// A consent is part of some answers: what a rotation would do to a hash, and whether it can.
-	agrees := !slices.Equal(before.Settings().Consents, s.Settings().Consents)
+	consentsChange := !slices.Equal(before.Settings().Consents, s.Settings().Consents)
 	var throttled error
-	if !standing || agrees || !isAnswered(*r.Check) {
+	if !standing || consentsChange || !isAnswered(*r.Check) {
 		// The answers say what the target has, such as a database: each question counts as a check.
 		// After too many without an answer, the last one stands.
 		throttled = c.takeCheck(ctx, s.Name)
@@ -153,7 +153,7 @@ func (c *Call) refuseImpossible(
 	k.check = *r.Check
 	k.check.Findings = slices.DeleteFunc(slices.Clone(r.Check.Findings), isNotPrepared) // it refuses no settings
 	err = k.refusal()
-	if err != nil && agrees { // which the consent may resolve
+	if err != nil && consentsChange { // which the consent may resolve
 		err = throttled
 	}
 	return r.Check, err

@@ -28,7 +28,11 @@ func describeRotation(
 		return nil, err
 	}
 	out := describeRecord(r, c.At)
-	out.SecretName, out.RepairActions = s.Name, repairActions(s, r)
+	out.SecretName = s.Name
+	out.EmergencyPossible = s.IsRotated() && r.TakesEmergency(c.At)
+	if out.RepairActions, err = repairActions(c.Snapshot, s, r); err != nil {
+		return nil, err
+	}
 	describeSettings(s, c.At, out)
 	all, err := allPauses(c.Snapshot)
 	if err != nil {
@@ -153,18 +157,6 @@ func nextAttempt(r rotation.Record, now time.Time) time.Time {
 		return r.NextAt
 	}
 	return time.Time{}
-}
-
-func repairActions(s secret.Secret, r rotation.Record) []string {
-	switch {
-	case r.CanHurry():
-		return []string{kms.RepairProbe}
-	case r.State != rotation.Quarantined:
-		return []string{}
-	case r.Repairable(s.Generated(r.Candidate)):
-		return []string{kms.RepairProbe, kms.RepairApply, kms.RepairAdopt}
-	}
-	return []string{kms.RepairProbe, kms.RepairAdopt}
 }
 
 func shownSteps(r rotation.Record) []kms.RotationStep {

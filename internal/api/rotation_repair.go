@@ -38,6 +38,25 @@ const (
 	nothingFailed  = "nothing is quarantined, and no step of it has failed"
 )
 
+// repairActions returns the actions of a repair that are taken now. Of another registration of the
+// target, it is not known what this one has accepted, so nothing is sent there.
+func repairActions(tx *store.Tx, s secret.Secret, r rotation.Record) ([]string, error) {
+	switch {
+	case r.CanHurry():
+		return []string{kms.RepairProbe}, nil
+	case r.State != rotation.Quarantined:
+		return []string{}, nil
+	}
+	now, err := registered(tx, s.Account, s.TargetName(), s.UserName())
+	if err != nil {
+		return nil, err
+	}
+	if now.isAnother(s) || !r.Repairable(s.Generated(r.Candidate)) {
+		return []string{kms.RepairProbe, kms.RepairAdopt}, nil
+	}
+	return []string{kms.RepairProbe, kms.RepairApply, kms.RepairAdopt}, nil
+}
+
 // adoption is a credential that a repair adopts.
 type adoption struct {
 	base       string          // the current version

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -35,12 +36,11 @@ func (c *Call) request(
 		if err != nil {
 			return nil, notInState(s, r, otherwise)
 		}
-		now, err := registered(tx, s.Account, s.TargetName(), s.UserName())
+		actions, err := repairActions(tx, s, r)
 		if err != nil {
 			return nil, err
 		}
-		// Of another registration, it is not known what this one has accepted.
-		if kind == rotation.Again && (now.isAnother(s) || !r.Repairable(s.Generated(r.Candidate))) {
+		if kind == rotation.Again && !slices.Contains(actions, kms.RepairApply) {
 			return nil, fault.New(fault.InUse,
 				"The target has never accepted version %q of secret %q, so it is not sent; keyturn rotation repair "+
 					"%s --adopt=FILE takes a credential that the target accepts.", r.Candidate, s.Name, s.Name)

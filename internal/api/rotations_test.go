@@ -996,6 +996,64 @@ func TestEmergencyDryRun(t *testing.T) {
 	}
 }
 
+// TestDescribeSaysWhetherAnEmergencyBegins verifies for quarantines that EmergencyPossible is what
+// an emergency meets.
+func TestDescribeSaysWhetherAnEmergencyBegins(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	interrupted := func(state rotation.State, strategy target.Strategy) *rotation.Interrupted {
+		return &rotation.Interrupted{State: state, Strategy: strategy, Base: "v1"}
+	}
+	for _, tt := range []struct {
+		mode        rotation.Mode
+		interrupted *rotation.Interrupted
+		want        bool
+	}{
+		{rotation.Rotate, nil, false},
+		{rotation.Reapply, nil, true},
+		{rotation.Reapply, interrupted(rotation.InGrace, target.Overlap), false},
+		{rotation.Reapply, interrupted(rotation.Retiring, target.Overlap), false},
+		{rotation.Reapply, interrupted(rotation.InGrace, target.Double), true},
+	} {
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+			r.State, r.Mode, r.Strategy, r.Interrupted = rotation.Quarantined, tt.mode, target.Overlap, tt.interrupted
+		})
+		got := w.describe(t, "db").EmergencyPossible
+		_, err := w.by(t.Context(), rootPrincipal, "192.0.2.1",
+			"EmergencyRotation", "SecretName", "db", "VersionId", "e1", "DryRun", "true")
+		if got != tt.want || (err == nil) != tt.want {
+			t.Errorf("%s, %+v: %v, and the emergency: %v", tt.mode, tt.interrupted, got, err)
+		}
+	}
+	if w.describe(t, "bare").EmergencyPossible {
+		t.Error("an emergency of a secret that is not rotated")
+	}
+}
+
+// TestRepairActionsAreThoseTaken verifies that RepairActions has apply exactly where RepairRotation
+// takes it, also where the target was registered again.
+func TestRepairActionsAreThoseTaken(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	for _, again := range []bool{true, false} {
+		w.inState(t, "db", rotation.Quarantined)
+		w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
+			r.Accepted = r.Candidate
+			if again {
+				s.Rotation.Binding.Target += "-former"
+			} else {
+				s.Rotation.Binding.Target = strings.TrimSuffix(s.Rotation.Binding.Target, "-former")
+			}
+		})
+		listed := slices.Contains(w.describe(t, "db").RepairActions, kms.RepairApply)
+		_, err := w.by(t.Context(), rootPrincipal, "192.0.2.1",
+			"RepairRotation", "SecretName", "db", "RepairAction", kms.RepairApply)
+		if listed == again || (err == nil) != listed {
+			t.Errorf("registered again: %v; apply is listed: %v, and answers %v", again, listed, err)
+		}
+	}
+}
+
 // TestDoubt: after a restore each credential is probed now, except for credentials about which no
 // target can be asked; a rotation that was under way goes on, and it is done once.
 func TestDoubt(t *testing.T) {

@@ -102,7 +102,8 @@ func TestAnotherTargetIsNotProven(t *testing.T) {
 	}
 }
 
-// TestDryRunNamesManyConsumers verifies that a dry run names a hundred consumers and counts all.
+// TestDryRunNamesManyConsumers verifies that a dry run names a hundred consumers and counts all,
+// those known by their reads also apart.
 func TestDryRunNamesManyConsumers(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
@@ -113,9 +114,15 @@ func TestDryRunNamesManyConsumers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, source := range []string{"192.0.2.8", "192.0.2.9"} {
+		if _, err := w.by(t.Context(), rootPrincipal, source, "GetSecretValue", "SecretName", "db"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "v2",
 		"DryRun", "true").(*kms.EmergencyRotationResponse)
-	if len(out.Breaking) != 100 || out.BreakingCount != 101 {
-		t.Errorf("%d consumers are named, and %d counted", len(out.Breaking), out.BreakingCount)
+	if len(out.Breaking) != 100 || out.BreakingCount != 103 || out.BreakingInferredCount != 2 {
+		t.Errorf("%d consumers are named, %d counted, %d of them by their reads", len(out.Breaking), out.BreakingCount,
+			out.BreakingInferredCount)
 	}
 }

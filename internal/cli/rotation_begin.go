@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -122,21 +123,33 @@ func printBroken(w io.Writer, out *kms.EmergencyRotationResponse) error {
 	readers := slices.DeleteFunc(slices.Clone(out.Breaking), func(c kms.SecretConsumer) bool { return !isReader(c) })
 	consumers := slices.DeleteFunc(slices.Clone(out.Breaking), isReader)
 	for _, part := range []struct {
-		what string
-		list []kms.SecretConsumer
-		more int // than those in list
+		what  string
+		list  []kms.SecretConsumer
+		count int // with those that are not in list
 	}{
-		{"Consumers seen lately, refused until they have fetched the new one", consumers, 0},
-		{"Readers seen lately, applications or people, which get the new one when they read again", readers,
-			out.BreakingCount - len(out.Breaking)},
-		{"Not seen lately, so nothing is known of them", out.Unknown, out.UnknownCount - len(out.Unknown)},
+		{
+			"Consumers seen lately, refused until they have fetched the new one",
+			consumers,
+			out.BreakingCount - out.BreakingInferredCount,
+		},
+		{
+			"Readers seen lately, applications or people, which get the new one when they read again",
+			readers,
+			out.BreakingInferredCount,
+		},
+		{"Not seen lately, so nothing is known of them", out.Unknown, out.UnknownCount},
 	} {
-		if len(part.list)+part.more == 0 {
+		if part.count == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s (%d):\n", part.what, len(part.list)+part.more)
-		if err := printConsumers(w, part.list); err != nil {
-			return err
+		fmt.Fprintf(w, "\n%s (%d):\n", part.what, part.count)
+		if len(part.list) > 0 {
+			if err := printConsumers(w, part.list); err != nil {
+				return err
+			}
+		}
+		if more := part.count - len(part.list); more > 0 {
+			fmt.Fprintf(w, "%d more; %s lists all.\n", more, fault.Command("secret consumers", out.SecretName))
 		}
 	}
 	if out.BreakingCount+out.UnknownCount == 0 {
@@ -185,9 +198,9 @@ func (c *rotationUndo) Run(e *env) error {
 		return err
 	}
 	// Each undo exchanges the same two versions, so the answer says which one becomes current.
-	before, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	before, err := e.readable(client, c.Name)
 	if err != nil {
-		before = &kms.DescribeRotationResponse{} // the caller may have no right to read it
+		return err
 	}
 	out, err := client.UndoRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
 	switch {

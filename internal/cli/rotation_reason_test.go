@@ -45,3 +45,24 @@ func TestStatusHasEachFindingOnce(t *testing.T) {
 		t.Errorf("%v, without the reason:\n%s", err, b.String())
 	}
 }
+
+// TestStatusRefersToFindingsThatItShows verifies that a reason keeps the text of a finding about
+// another strategy, which the status does not show.
+func TestStatusRefersToFindingsThatItShows(t *testing.T) {
+	t.Parallel()
+	const other = "The second account must not log in."
+	r := &kms.DescribeRotationResponse{
+		SecretName:    "db",
+		State:         kms.RotationAbandoned,
+		Strategy:      "single",
+		Reason:        other + " keyturn rotation check db shows all findings.",
+		CheckFindings: []kms.RotationFinding{{Code: "no-login", Text: other, Strategies: []string{"double"}}},
+	}
+	var b bytes.Buffer
+	if err := printStatus(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	if text := b.String(); !strings.Contains(text, other) || strings.Contains(text, "see below") {
+		t.Errorf("the reason refers to a finding that is not shown:\n%s", text)
+	}
+}

@@ -152,7 +152,7 @@ func explanation(r *kms.DescribeRotationResponse) string {
       replaces the credential at once, by one that only Keyturn knows: use it if it is not known who has changed
       the credential. The stored one may have leaked then%s.
 `, r.SecretName, again)
-	if !mayBeLeaked(r) {
+	if !r.EmergencyPossible {
 		emergency = ""
 	}
 	undo := ""
@@ -181,11 +181,4 @@ What can be done:
       current, once a login at the target has shown that it works. It changes nothing at the target: use it to
       keep what was set by hand.
 %[5]s`, r.SecretName, r.TargetName, fault.Text(r.Reason), fault.Text(apply), fault.Text(undo+emergency))
-}
-
-// mayBeLeaked reports whether r is quarantined because its credential was changed outside of
-// Keyturn, so that an emergency begins. It does not while the account has a previous credential
-// that is not retired.
-func mayBeLeaked(r *kms.DescribeRotationResponse) bool {
-	return isRepair(r) && !(undoable(r) && r.Strategy == string(target.Overlap))
 }

@@ -57,6 +57,16 @@ func (c *rotationStatus) Run(e *env) error {
 	return f.follow(c.Timeout)
 }
 
+// readable describes the rotation of a secret; of one that is not rotated, and for a caller who may
+// not read it, the answer is empty.
+func (e *env) readable(client *kms.Client, name string) (*kms.DescribeRotationResponse, error) {
+	r, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: name})
+	if errors.Is(err, kms.ErrNoPermission) {
+		return &kms.DescribeRotationResponse{}, nil
+	}
+	return r, err
+}
+
 func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	t := newTable()
 	add := func(name, value string) {
@@ -71,7 +81,8 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	if len(r.RepairActions) > 0 {
 		add("repair", fault.Command("rotation repair", r.SecretName)+repairAction(r))
 	}
-	add("reason", withoutFindings(r.Reason, r.CheckFindings))
+	findings := checked(r)
+	add("reason", withoutFindings(r.Reason, findings))
 	add("advice", r.Advice)
 	if r.RotationID != "" {
 		mode := r.Mode
@@ -98,7 +109,6 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		add("credential", credentialText(r))
 	}
 	addSettings(add, r)
-	findings := checked(r)
 	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, stepsWithoutFindings(r.Steps, findings)),
 		printFindings(w, findings))
 }

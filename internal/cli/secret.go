@@ -309,9 +309,9 @@ func (c *secretDelete) Run(e *env) error {
 	if c.Now {
 		in.ForceDeleteWithoutRecovery, in.RecoveryWindowInDays = true, 0
 	}
-	before, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+	before, err := e.readable(client, c.Name)
 	if err != nil {
-		before = &kms.DescribeRotationResponse{} // the caller may have no right to read it
+		return err
 	}
 	out, err := client.DeleteSecret(e.ctx, in)
 	switch {

@@ -172,7 +172,8 @@ type Record struct {
 	// Preparing has what completes the preparation of the accounts until they are proven equal; nil
 	// for none, and in a record of an earlier release.
 	Preparing *Preparing `json:"preparing,omitempty"`
-	// Clone is the account that PrepareTargetAccounts has made beside the other; empty for none.
+	// Clone is the account that PrepareTargetAccounts has made beside the other, or found there;
+	// empty for none.
 	Clone string `json:"clone,omitempty"`
 	// Check is the result of the last check; nil before the first one.
 	Check *Check `json:"check,omitempty"`

@@ -114,8 +114,8 @@ func TestEveryStateHasARow(t *testing.T) {
 	}
 }
 
-// TestWhatAStateSaysOfTheTarget verifies in which states the target has nothing of the candidate, and
-// in which a login with the credential in use would say nothing.
+// TestWhatAStateSaysOfTheTarget verifies in which states the target has nothing of the candidate,
+// and in which a login with the credential in use would say nothing.
 func TestWhatAStateSaysOfTheTarget(t *testing.T) {
 	t.Parallel()
 	unsent := []rotation.State{rotation.Scheduled, rotation.Prepared, rotation.Refused}

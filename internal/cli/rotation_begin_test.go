@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/keyturn/keyturn/kms"
+)
+
+// TestBrokenAreCountedByEvidence verifies that the question of an emergency counts consumers and
+// readers apart, also those that the answer does not name.
+func TestBrokenAreCountedByEvidence(t *testing.T) {
+	t.Parallel()
+	list := func(count int, evidence string) (list []kms.SecretConsumer) {
+		for n := range count {
+			list = append(list, kms.SecretConsumer{Consumer: fmt.Sprintf("app-%d", n), Evidence: evidence})
+		}
+		return list
+	}
+	for _, tt := range []struct {
+		out        kms.EmergencyRotationResponse
+		has, lacks []string
+	}{
+		{
+			kms.EmergencyRotationResponse{Breaking: list(100, kms.EvidenceAcknowledged), BreakingCount: 150},
+			[]string{
+				"Consumers seen lately, refused until they have fetched the new one (150):",
+				"50 more; keyturn secret consumers db lists all.",
+			},
+			[]string{"Readers"},
+		},
+		{
+			kms.EmergencyRotationResponse{
+				Breaking:              list(100, kms.EvidenceAcknowledged),
+				BreakingCount:         130,
+				BreakingInferredCount: 20,
+			},
+			[]string{"fetched the new one (110):", "\n10 more;", "read again (20):\n20 more;"},
+			nil,
+		},
+		{
+			kms.EmergencyRotationResponse{
+				Breaking:              list(2, kms.EvidenceInferred),
+				BreakingCount:         2,
+				BreakingInferredCount: 2,
+				Unknown:               list(1, kms.EvidenceInferred),
+				UnknownCount:          1,
+			},
+			[]string{"read again (2):", "nothing is known of them (1):"},
+			[]string{"Consumers seen", "more;"},
+		},
+	} {
+		var b bytes.Buffer
+		tt.out.SecretName = "db"
+		if err := printBroken(&b, &tt.out); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range tt.has {
+			if !strings.Contains(b.String(), part) {
+				t.Errorf("without %q:\n%.900s", part, &b)
+			}
+		}
+		for _, part := range tt.lacks {
+			if strings.Contains(b.String(), part) {
+				t.Errorf("with %q:\n%.900s", part, &b)
+			}
+		}
+	}
+}
