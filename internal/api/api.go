@@ -11,6 +11,7 @@
 package api
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"time"
@@ -45,7 +46,7 @@ type Env struct {
 	// RootKeys rotates the keys of the store; nil where there are none.
 	RootKeys RootKeys
 	// RotateCA makes a new local CA, which takes over after the overlap.
-	RotateCA func(overlap time.Duration) (kms.RotateLocalCAResponse, error)
+	RotateCA func(ctx context.Context, overlap time.Duration) (kms.RotateLocalCAResponse, error)
 	// RootKeyDeleted is called with the ID of an access key of the root account that was deleted; nil
 	// means no call.
 	RootKeyDeleted func(id string)

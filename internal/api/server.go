@@ -71,11 +71,11 @@ func describeRootKey(ctx context.Context, c *Call, _ *kms.DescribeRootKeyRequest
 	return &out, err
 }
 
-func rotateLocalCA(_ context.Context, c *Call, in *kms.RotateLocalCARequest) (*kms.RotateLocalCAResponse, error) {
+func rotateLocalCA(ctx context.Context, c *Call, in *kms.RotateLocalCARequest) (*kms.RotateLocalCAResponse, error) {
 	if c.RotateCA == nil {
 		return nil, errors.New("this server has no certificates")
 	}
-	out, err := c.RotateCA(time.Duration(in.OverlapDays) * 24 * time.Hour)
+	out, err := c.RotateCA(ctx, time.Duration(in.OverlapDays)*24*time.Hour)
 	return &out, err
 }
 

@@ -4,9 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
 )
 
 // within ends the test unless f returns in time.
@@ -25,7 +31,7 @@ func within(t *testing.T, what string, f func()) {
 }
 
 // TestCertificateOnDeadDisk verifies that a file which cannot be read to its end, such as one of a
-// network without its server, keeps neither handshakes nor the end of the server.
+// network without its server, delays neither handshakes nor the shutdown.
 func TestCertificateOnDeadDisk(t *testing.T) {
 	t.Parallel()
 	dead, asked := make(chan struct{}), make(chan struct{})
@@ -53,10 +59,12 @@ func TestCertificateOnDeadDisk(t *testing.T) {
 	within(t, "the end of the server", func() { <-ended })
 }
 
-// TestLocalCAOnDeadDisk verifies that a new local CA takes over while its files cannot be written,
-// and that neither handshakes nor the end of the server wait for that.
-func TestLocalCAOnDeadDisk(t *testing.T) {
-	t.Parallel()
+// openCA opens the local CA in a directory, with a clock that move moves. write writes its files
+// unless it is nil.
+func openCA(
+	t *testing.T, dir string, write func(string, []byte) error,
+) (a *authority, move func(time.Duration)) {
+	t.Helper()
 	var mu sync.Mutex
 	at := time.Now()
 	now := func() time.Time {
@@ -64,49 +72,169 @@ func TestLocalCAOnDeadDisk(t *testing.T) {
 		defer mu.Unlock()
 		return at
 	}
-	open := func(dir string) *authority {
-		a, err := openAuthority(dir, []string{"localhost"}, nil, now, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
+	a = newAuthority(dir, []string{"localhost"}, nil, now, slog.New(slog.DiscardHandler))
+	if write != nil {
+		a.writeFile = write
 	}
-	dir := t.TempDir()
-	a := open(dir)
-	old := a.signer()
-	next, err := a.rotate(time.Hour)
-	if err != nil {
+	if err := a.open(); err != nil {
 		t.Fatal(err)
 	}
-	want, _, err := next.pair()
-	if err != nil {
-		t.Fatal(err)
+	return a, func(d time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		at = at.Add(d)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+}
+
+// runCA runs a CA until stop.
+func runCA(t *testing.T, a *authority) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		a.run(ctx)
 	}()
-	a.disk.Lock() // as a write that does not return does
-	mu.Lock()
-	at = at.Add(2 * time.Hour)
-	mu.Unlock()
-	within(t, "a handshake", func() {
+	return func() {
+		t.Helper()
+		cancel()
+		within(t, "the shutdown", func() { <-ended })
+	}
+}
+
+// deadDisk makes every write of a CA wait until revive; began gets the path of each.
+func deadDisk(a *authority) (began <-chan string, revive func()) {
+	paths, dead := make(chan string, 10), make(chan struct{})
+	write := a.writeFile
+	a.writeFile = func(path string, data []byte) error {
+		paths <- filepath.Base(path)
+		<-dead
+		return write(path, data)
+	}
+	return paths, sync.OnceFunc(func() { close(dead) })
+}
+
+// TestLocalCAOnDeadDisk verifies that a new local CA takes over while its files cannot be written,
+// that neither handshakes nor the shutdown wait for that, and that the write which is left behind
+// removes nothing that another server needs.
+func TestLocalCAOnDeadDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, move := openCA(t, dir, nil)
+	old := a.signer()
+	want, err := a.rotate(t.Context(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began, revive := deadDisk(a)
+	defer revive()
+	stop := runCA(t, a)
+	move(2 * time.Hour)
+	handshake := func() {
 		leaf, err := a.certificate(nil)
-		if err != nil || leaf.Leaf.CheckSignatureFrom(want) != nil || leaf.Leaf.CheckSignatureFrom(old) == nil {
+		if err != nil || leaf.Leaf.CheckSignatureFrom(want.cert) != nil || leaf.Leaf.CheckSignatureFrom(old) == nil {
 			t.Errorf("the certificate is not of the new CA: %v", err)
 		}
-	})
-	within(t, "a second handshake", func() { _, _ = a.certificate(nil) })
+	}
+	within(t, "a handshake", handshake)
+	within(t, "the write", func() { <-began })
+	within(t, "a handshake during the write", handshake)
+	within(t, "the metrics", func() { _ = a.signer() })
 	stop()
-	within(t, "the end of the server", func() { <-ended })
-	if again := open(dir).signer(); !again.Equal(want) {
-		t.Error("after a restart another CA signs")
+	again, _ := openCA(t, dir, nil)
+	if !again.waiting().cert.Equal(want.cert) {
+		t.Error("after a restart another CA waits")
+	}
+	revive()
+	a.disk.Lock() // what was left behind has ended
+	defer a.disk.Unlock()
+	if _, err := os.Stat(again.nextPath()); err != nil {
+		t.Errorf("a write of the server before has removed the file of the next CA: %v", err)
+	}
+}
+
+// TestRotateLocalCAOnDeadDisk verifies that a call whose file cannot be written ends with its
+// context, that it leaves one write behind however often it is repeated, and that no CA takes over
+// about which the caller does not know.
+func TestRotateLocalCAOnDeadDisk(t *testing.T) {
+	t.Parallel()
+	a, move := openCA(t, t.TempDir(), nil)
+	old := a.signer()
+	began, revive := deadDisk(a)
+	defer revive()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-began
+		cancel()
+	}()
+	for _, want := range []string{"does not answer", "are being written", "are being written"} {
+		within(t, "the call", func() {
+			if _, err := a.rotate(ctx, 0); fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), want) {
+				t.Errorf("rotate: %v, want %q", err, want)
+			}
+		})
+	}
+	revive()
+	a.disk.Lock()
+	move(time.Hour)
+	if a.waiting() != nil || !a.signer().Equal(old) {
+		t.Error("a CA takes over although the call failed")
+	}
+	if _, err := os.Stat(a.nextPath()); err == nil {
+		t.Error("the file of a CA that does not take over is left")
 	}
 	a.disk.Unlock()
-	// run left a write behind that begins now; the files stay until it has ended.
-	if err := a.write(); err != nil {
-		t.Error(err)
+	if _, err := a.rotate(t.Context(), time.Hour); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+}
+
+// TestLocalCAOnFullDisk verifies, for each file, that a call either fails and changes nothing, or
+// returns the CA that takes over; and that the server starts although the files lag behind.
+func TestLocalCAOnFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, overlap := range []time.Duration{0, time.Hour} {
+		for _, full := range []string{nextName, caName, caKeyName} {
+			t.Run(full+" "+overlap.String(), func(t *testing.T) {
+				t.Parallel()
+				dir := t.TempDir()
+				a, move := openCA(t, dir, nil)
+				old := a.signer()
+				write := a.writeFile
+				failing := func(path string, data []byte) error {
+					if filepath.Base(path) == full {
+						return syscall.ENOSPC
+					}
+					return write(path, data)
+				}
+				a.writeFile = failing
+				made, err := a.rotate(t.Context(), overlap)
+				if (err != nil) != (full == nextName) || err != nil && fault.KindOf(err) != fault.Unavailable {
+					t.Fatalf("rotate: %v", err)
+				}
+				want := made.cert
+				if err != nil {
+					want = old
+				}
+				move(2 * time.Hour)
+				if leaf, err := a.certificate(nil); err != nil || leaf.Leaf.CheckSignatureFrom(want) != nil {
+					t.Errorf("after the overlap another CA signs (%v)", err)
+				}
+				if full == nextName {
+					return
+				}
+				if _, err := a.rotate(t.Context(), 0); overlap > 0 && fault.KindOf(err) != fault.Unavailable {
+					t.Errorf("another call: %v", err)
+				}
+				if err := a.write(t.Context()); err == nil {
+					t.Error("the files could be written")
+				}
+				again, later := openCA(t, dir, failing)
+				later(2 * time.Hour)
+				if leaf, err := again.certificate(nil); err != nil || leaf.Leaf.CheckSignatureFrom(want) != nil {
+					t.Errorf("after a restart another CA signs (%v)", err)
+				}
+			})
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -52,17 +53,19 @@ type authority struct {
 	// names are the names of the leaf; wanted are the names among them that come from settings.
 	names, wanted []string
 
+	writeFile func(path string, data []byte) error // by default root.WriteFile
+
 	disk  sync.Mutex    // of the files; taken before mu
-	taken chan struct{} // asks run to write
+	asked chan struct{} // asks run to write
 
 	// mu is not held while a file is read or written, so that no handshake waits for a disk.
-	mu   sync.Mutex
-	cert *x509.Certificate // guarded by mu
-	key  *ecdsa.PrivateKey // guarded by mu
-	next *successor        // guarded by mu; nil while no replacement is under way
-	leaf *tls.Certificate  // guarded by mu
-	// unwritten has taken over, and the files do not show it yet; guarded by mu. After a crash, the
-	// next start takes it from its own file again.
+	mu    sync.Mutex
+	signs issuer
+	next  *successor // nil while no replacement is under way
+	leaf  *tls.Certificate
+	// unbundled says that ca.pem may lack next; unwritten has taken over, and the files do not show it
+	// yet. After a crash, the next start takes either from the file of next again.
+	unbundled bool
 	unwritten *successor
 }
 
@@ -74,64 +77,87 @@ func serial() *big.Int {
 	return n
 }
 
-// openAuthority reads the local CA in dir, or makes it.
-func openAuthority(dir string, names, wanted []string, now func() time.Time, log *slog.Logger) (*authority, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("local CA: %w", err)
-	}
-	a := &authority{
+// newAuthority returns the local CA in dir, which open reads or makes.
+func newAuthority(dir string, names, wanted []string, now func() time.Time, log *slog.Logger) *authority {
+	return &authority{
 		dir:    dir,
 		file:   filepath.Join(dir, caName),
 		now:    now,
 		log:    log,
 		names:  names,
 		wanted: wanted,
-		taken:  make(chan struct{}, 1),
+		asked:  make(chan struct{}, 1),
+
+		writeFile: root.WriteFile,
+	}
+}
+
+// open reads the local CA, or makes it. Files that lag behind and cannot be written are left to
+// run.
+func (a *authority) open() error {
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return fmt.Errorf("local CA: %w", err)
 	}
 	if err := a.resume(); err != nil {
-		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
+		return fmt.Errorf("local CA in %s: %w", a.dir, err)
 	}
 	if err := a.load(); errors.Is(err, fs.ErrNotExist) {
-		made, err := makeAuthority(names, now())
+		made, err := makeAuthority(a.names, a.now())
+		if err == nil {
+			a.signs, err = made, a.install(context.Background(), made)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("make the local CA: %w", err)
-		}
-		if err := a.install(made); err != nil {
-			return nil, fmt.Errorf("make the local CA: %w", err)
-		}
-		if err := a.load(); err != nil {
-			return nil, fmt.Errorf("make the local CA: %w", err)
+			return fmt.Errorf("make the local CA: %w", err)
 		}
 	} else if err != nil {
-		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
+		return fmt.Errorf("local CA in %s: %w", a.dir, err)
 	}
 	a.logUncovered()
 	if _, err := a.certificate(nil); err != nil {
-		return nil, err
-	}
-	if err := a.write(); err != nil {
-		return nil, fmt.Errorf("local CA in %s: %w", dir, err)
-	}
-	return a, nil
-}
-
-// load reads the CA that signs. It is the first in ca.pem.
-func (a *authority) load() error {
-	pair, err := tls.LoadX509KeyPair(a.file, filepath.Join(a.dir, caKeyName))
-	if err != nil {
 		return err
 	}
-	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
-	if !ok {
-		return errors.New("the key is not an ECDSA key")
-	}
-	a.cert, a.key = pair.Leaf, key
+	a.logged(a.write(context.Background()))
 	return nil
 }
 
-// issuer is a CA as it is made.
+func (a *authority) keyPath() string { return filepath.Join(a.dir, caKeyName) }
+
+// load reads the CA that signs, unless resume has found it. It is the first in ca.pem.
+func (a *authority) load() error {
+	if a.signs.cert != nil {
+		return nil
+	}
+	cert, err := os.ReadFile(a.file)
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(a.keyPath())
+	if err != nil {
+		return err
+	}
+	a.signs, err = parseIssuer(cert, key)
+	return err
+}
+
+// issuer is a CA that can sign.
 type issuer struct {
-	key, cert []byte // PEM
+	cert            *x509.Certificate
+	key             *ecdsa.PrivateKey
+	certPEM, keyPEM []byte
+}
+
+// parseIssuer reads a CA from PEM. Certificates after the first one are left out.
+func parseIssuer(certPEM, keyPEM []byte) (issuer, error) {
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return issuer{}, err
+	}
+	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return issuer{}, errors.New("the key is not an ECDSA key")
+	}
+	first := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw})
+	return issuer{cert: pair.Leaf, key: key, certPEM: first, keyPEM: keyPEM}, nil
 }
 
 // makeAuthority makes a CA that is good for these names alone, and for servers alone: its key is of
@@ -173,20 +199,23 @@ func makeAuthority(names []string, now time.Time) (issuer, error) {
 	if err != nil {
 		return issuer{}, err
 	}
-	return issuer{
-		key:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-	}, nil
+	return parseIssuer(
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+	)
 }
 
 // install writes the files of a CA that signs. The key is written first: a certificate without its
 // key is made anew at the first start, since nothing can have trusted it yet, and resume finishes a
 // replacement.
-func (a *authority) install(i issuer) error {
-	if err := root.WriteFile(filepath.Join(a.dir, caKeyName), i.key); err != nil {
+func (a *authority) install(ctx context.Context, i issuer) error {
+	if err := a.writeFile(a.keyPath(), i.keyPEM); err != nil {
 		return err
 	}
-	return root.WriteFile(a.file, i.cert)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return a.writeFile(a.file, i.certPEM)
 }
 
 // covers reports whether the CA may sign for a name.
@@ -204,7 +233,7 @@ func covers(ca *x509.Certificate, name string) bool {
 func (a *authority) logUncovered() {
 	for _, name := range a.names {
 		switch {
-		case covers(a.cert, name):
+		case covers(a.signs.cert, name):
 		case slices.Contains(a.wanted, name):
 			a.log.Error("the local CA was not made for a name of the settings, so the server's certificate does not have it: "+
 				"run keyturn ca rotate", "name", name)
@@ -218,7 +247,7 @@ func (a *authority) logUncovered() {
 func (a *authority) signer() *x509.Certificate {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.cert
+	return a.signs.cert
 }
 
 // certificate returns the server's certificate, and makes a new one in time.
@@ -249,7 +278,7 @@ func (a *authority) issueLocked() (*tls.Certificate, error) {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, name := range a.names {
-		if !covers(a.cert, name) {
+		if !covers(a.signs.cert, name) {
 			continue
 		}
 		if ip := net.ParseIP(name); ip != nil {
@@ -258,7 +287,7 @@ func (a *authority) issueLocked() (*tls.Certificate, error) {
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.signs.cert, key.Public(), a.signs.key)
 	if err != nil {
 		return nil, err
 	}
@@ -307,8 +336,8 @@ func tlsConfig(c Config) (config *tls.Config, own *ownCertificate, ca *authority
 		return config, own, nil, nil
 	}
 	names, wanted := certificateNames(c.Listen, c.TLSNames)
-	a, err := openAuthority(filepath.Join(c.DataDir, tlsDir), names, wanted, c.Now, c.Logger)
-	if err != nil {
+	a := newAuthority(filepath.Join(c.DataDir, tlsDir), names, wanted, c.Now, c.Logger)
+	if err := a.open(); err != nil {
 		return nil, nil, nil, err
 	}
 	config.GetCertificate = a.certificate

@@ -89,7 +89,7 @@ func (fixedTrail) Head() audit.Head {
 func (fixedTrail) Losses() uint64 { return 1 }
 
 // fixedCA is the answer of RotateLocalCA.
-func fixedCA(overlap time.Duration) (kms.RotateLocalCAResponse, error) {
+func fixedCA(_ context.Context, overlap time.Duration) (kms.RotateLocalCAResponse, error) {
 	return kms.RotateLocalCAResponse{Certificate: "PEM", SwitchAt: goldenTime.Add(overlap)}, nil
 }
 
