@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
@@ -325,17 +324,36 @@ func TestRefusalsKeepTheirCommands(t *testing.T) {
 		"check db shows all findings. keyturn rotation emergency db asks", "EmergencyRotation", "SecretName", "db",
 		"VersionId", "e1")
 
-	for _, fix := range fixes(t) {
+	shown := func(fix string) (text string) {
 		w.now = w.now.Add(time.Hour)
-		named := fault.Targeted(fault.Named(fix, "db"), "pg")
 		m.says(nil, target.Finding{Code: "x", Verdict: target.Impossible, Text: "No.", Fix: fix})
 		for _, f := range w.check(t, "db").Findings {
-			if f.Code == "x" && f.Fix != named {
-				t.Errorf("a check shows %q, want %q", f.Fix, named)
+			if f.Code == "x" {
+				text = f.Fix
 			}
 		}
-		w.refused(t, kms.CodeResourceInUse, "No. "+named+" keyturn rotation check db shows all findings.",
+		w.refused(t, kms.CodeResourceInUse, "No. "+text+" keyturn rotation check db shows all findings.",
 			"EmergencyRotation", "SecretName", "db", "VersionId", "e1")
+		return text
+	}
+	unnamed := regexp.MustCompile(`keyturn [a-z-]+ [a-z-]+ (--\S+ )*(NAME|TARGET)\b`)
+	for _, fix := range fixes(t) {
+		if text := shown(fix); text == "" || unnamed.MatchString(text) {
+			t.Errorf("of %q a check shows %q", fix, text)
+		}
+	}
+	for fix, want := range map[string]string{
+		"Run keyturn rotation check NAME. NAME stays.": "Run keyturn rotation check db. NAME stays.",
+		"keyturn target update TARGET --set account_host=HOST chooses one.": "keyturn target update pg " +
+			"--set account_host=HOST chooses one.",
+		"keyturn target prepare-accounts TARGET --account=NAME --clone=CLONE makes one; keyturn rotation configure " +
+			"NAME --target=TARGET": "keyturn target prepare-accounts pg --account=NAME --clone=CLONE makes one; keyturn " +
+			"rotation configure db --target=TARGET",
+		"ALTER ROLE x LOGIN": "ALTER ROLE x LOGIN",
+	} {
+		if text := shown(fix); text != want {
+			t.Errorf("of %q a check shows %q, want %q", fix, text, want)
+		}
 	}
 
 	m.says(target.Denied.Errorf("another password; run keyturn rotation repair NAME"))

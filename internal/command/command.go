@@ -115,7 +115,7 @@ func repeating(err error, unanswered *kms.UnansweredError) string {
 	var repeat *Repeat
 	switch {
 	case !unanswered.Idempotent:
-		return "look before you repeat the command: a second call may have a further effect"
+		return "check the state before you repeat the command: a second call may have a further effect"
 	case errors.As(err, &repeat):
 		return "once the server runs, repeat the command with " + repeat.Flag + ": that is safe, as it is the same " +
 			"request"

@@ -21,7 +21,7 @@ func TestReportOfAnUnansweredCall(t *testing.T) {
 		want string
 	}{
 		{unanswered("PrepareTargetAccounts", true), "repeat the same command: that is safe"},
-		{unanswered("PrepareTargetAccounts", false), "look before you repeat"},
+		{unanswered("PrepareTargetAccounts", false), "check the state before you repeat"},
 		{&Repeat{Err: unanswered("RotateSecret", true), Flag: "--version-id=v9"}, "repeat the command with --version-id=v9"},
 		{unanswered("DescribeRotation", true), ""},
 		{&Repeat{Err: errors.New("EOF"), Flag: "--version-id=v9"}, ""},

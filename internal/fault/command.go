@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -30,28 +31,35 @@ func Capital(text string) string {
 }
 
 // ShellWord quotes a word for a shell where that is necessary: a word that is not shown as it is,
-// see [IsShown], in the form $'…' of POSIX.1-2024, bash, ksh and zsh.
+// see [IsShown], in the form $'…' of POSIX.1-2024, with the bytes that are escaped in octal. bash,
+// ksh and zsh know that form; dash, which is /bin/sh on Debian, does not.
 func ShellWord(s string) string {
 	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/@%+="
 	if s != "" && strings.Trim(s, plain) == "" {
 		return s
 	}
 	if !IsShown(s) {
-		return "$'" + strings.ReplaceAll(Escaped(s, `\u%04x`, `\U%08x`), "'", `\'`) + "'"
+		return "$'" + strings.ReplaceAll(escaped(s, octal), "'", `\'`) + "'"
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// inText matches a command in a format or in a text with a placeholder: verbs, the place of the
-// name, and flags. A flag has its value behind = there, so that the command has an end.
-func inText(place string) *regexp.Regexp {
-	return regexp.MustCompile(`(keyturn [a-z-]+ [a-z-]+) (` + place + `)` +
-		`((?: --[a-z-]+(?:=(?:'[^']*'|` + flagValue + `))?)*)`)
+// octal writes the bytes of a text as a shell does between $' and '.
+func octal(text string) string {
+	var out strings.Builder
+	for _, b := range []byte(text) {
+		fmt.Fprintf(&out, `\%03o`, b)
+	}
+	return out.String()
 }
 
-// forTarget matches a command about a target with a placeholder.
-var forTarget = regexp.MustCompile(`(keyturn target [a-z-]+) (TARGET\b)((?: --[a-z-]+(?:[ =](?:'[^']*'|` +
-	flagValue + `))?)*)`)
+// inText matches a command in a format or in a text with a placeholder: verbs, the place of the
+// name, and flags. between is what stands before the value of a flag: with = alone, the command has
+// an end in a sentence.
+func inText(verbs, place, between string) *regexp.Regexp {
+	return regexp.MustCompile(`(keyturn ` + verbs + `) (` + place + `)` +
+		`((?: --[a-z-]+(?:` + between + `(?:'[^']*'|` + flagValue + `))?)*)`)
+}
 
 // Targeted returns a text in which each command that has TARGET for its name is about the target of
 // that name, as [Named] does for NAME.
@@ -68,8 +76,9 @@ func Targeted(text, target string) string {
 const flagValue = `(?:%(?:\[\d+\])?[a-z]|[A-Za-z0-9_=-])(?:[A-Za-z0-9_.,:/=-]*[A-Za-z0-9_])?`
 
 var (
-	withPlaceholder = inText(`NAME\b`)
-	withVerb        = inText(`%\[\d+\]s`)
+	withPlaceholder = inText(`[a-z-]+ [a-z-]+`, `NAME\b`, `=`)
+	withVerb        = inText(`[a-z-]+ [a-z-]+`, `%\[\d+\]s`, `=`)
+	forTarget       = inText(`target [a-z-]+`, `TARGET\b`, `[ =]`) // findings are of the form --set NAME=VALUE, too
 	aVerb           = regexp.MustCompile(`%([-+# 0-9.]*)(?:\[(\d+)\])?([a-zA-Z%])`)
 )
 

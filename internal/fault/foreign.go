@@ -5,12 +5,13 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Names, values and messages from another system appear in sentences, statements and commands that
 // an operator reads, and may run. A sentence is shown as one line of printable characters, in which
-// the commands of keyturn stand for the operator's own. So what would be shown in another way than
-// it is, or as a command, is escaped.
+// the commands of keyturn stand for the operator's own. Text that would display differently, or
+// that looks like a command, is escaped.
 
 // command is how a command of the product begins, which nothing foreign may look like.
 const command = "keyturn "
@@ -49,18 +50,29 @@ func IsShown(text string) bool {
 // command of keyturn. short and long are formats of one rune, up to U+FFFF and above, which escape
 // in the language of the result.
 func Escaped(text, short, long string) string {
+	return escaped(text, func(char string) string {
+		r, _ := utf8.DecodeRuneInString(char)
+		if r > 0xffff {
+			return fmt.Sprintf(long, r)
+		}
+		return fmt.Sprintf(short, r)
+	})
+}
+
+// escaped is [Escaped] with a function that escapes one character.
+func escaped(text string, escape func(char string) string) string {
 	var out strings.Builder
 	for i, r := range text {
+		_, size := utf8.DecodeRuneInString(text[i:])
+		char := text[i : i+size]
 		switch {
 		case r == '\\':
 			out.WriteString(`\\`)
 		case unicode.IsPrint(r) && (r != ' ' ||
 			!strings.HasSuffix(text[:i], " ") && !strings.HasSuffix(text[:i+1], command)):
-			out.WriteRune(r)
-		case r > 0xffff:
-			fmt.Fprintf(&out, long, r)
+			out.WriteString(char)
 		default:
-			fmt.Fprintf(&out, short, r)
+			out.WriteString(escape(char))
 		}
 	}
 	return out.String()

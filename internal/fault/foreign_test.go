@@ -34,25 +34,35 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestShellWordIsOneWord verifies that a shell takes a word back out of a command as it was, and
-// that the command is one line without a command of keyturn in it.
+// TestShellWordIsOneWord verifies that the shells which know $'…' take a word back out of a command
+// as it was, in any locale, and that the command is one line without a command of keyturn in it.
 func TestShellWordIsOneWord(t *testing.T) {
 	t.Parallel()
-	shell, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("no bash")
+	var shells []string
+	for _, name := range []string{"bash", "ksh", "ksh93", "mksh", "zsh"} {
+		if path, err := exec.LookPath(name); err == nil {
+			shells = append(shells, path)
+		}
+	}
+	if len(shells) == 0 {
+		t.Skip("none of the shells is installed")
 	}
 	for _, word := range []string{
-		"", "a b", "it's", "$(id)`id`", "a\nb", "\x1b[2J", `a\b`, `a\` + "\n'", "a  b", "keyturn rotation undo NAME",
-		"\u202e", "\U000e0001",
+		"", "a b", "it's", "$(id)`id`", "a\nb", "\x1b[2J", "\x1b7", `a\b`, `a\` + "\n'", "a  b", "keyturn rotation undo NAME",
+		"\u202e", "\u202e7", "\U000e0001", "ä\n",
 	} {
 		quoted := fault.ShellWord(word)
 		if strings.Contains(quoted, "keyturn ") || !fault.IsShown(quoted) {
 			t.Errorf("ShellWord(%q) = %q", word, quoted)
 		}
-		out, err := exec.Command(shell, "-c", "LC_ALL=C.UTF-8; printf %s. "+quoted).Output()
-		if err != nil || string(out) != word+"." {
-			t.Errorf("ShellWord(%q) = %s, which a shell reads as %q (%v)", word, quoted, out, err)
+		for _, shell := range shells {
+			for _, locale := range []string{"C", "C.UTF-8"} {
+				cmd := exec.Command(shell, "-c", "printf %s. "+quoted)
+				cmd.Env = []string{"LC_ALL=" + locale}
+				if out, err := cmd.Output(); err != nil || string(out) != word+"." {
+					t.Errorf("ShellWord(%q) = %s, which %s reads as %q in %s (%v)", word, quoted, shell, out, locale, err)
+				}
+			}
 		}
 	}
 }

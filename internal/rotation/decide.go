@@ -101,7 +101,7 @@ func AfterSend(a Answer) Event {
 // AfterLogin returns what the target's answer to a login means for r. A session that is refused
 // after the login proves the credential. With two accounts that is not enough: what refuses it,
 // such as a missing right or a limit, may concern this account alone, and applications would get
-// it next. In an emergency it is enough: the holder of the leaked credential may have made the
+// it next. In an emergency it is enough: the holder of the leaked credential may have set the
 // limit.
 func AfterLogin(r Record, a Answer) Event {
 	switch {

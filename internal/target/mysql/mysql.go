@@ -188,7 +188,7 @@ func (t *my) found(taken []account, c target.Change, shared bool) target.Foreign
 		return target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("%s has another password beside the new one, "+
 			"which Keyturn did not set and has left: it still logs in. keyturn rotation emergency NAME removes it.", names)}
 	}
-	return target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Account %s has another password than the "+
+	return target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Account %s has a password other than the "+
 		"previous credential, which Keyturn did not set and has left: it still logs in. To remove it, give the "+
 		"account a random password, and keep the account: the next rotation uses it.", names)}
 }

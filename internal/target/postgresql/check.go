@@ -438,6 +438,11 @@ func runThese(statements []string) string {
 	return "Run " + strings.Join(statements, "; ") + "."
 }
 
+// runIn returns the advice to run statements in a database.
+func runIn(database string, statements ...string) string {
+	return "In " + databaseNamed(database) + ", run " + strings.Join(statements, "; ") + "."
+}
+
 // runTheseAlso is runThese for statements after which a login has the settings of another one. Last
 // come those with a value that is not shown, each as a sentence that no client can run.
 func runTheseAlso(statements []string, like string) string {

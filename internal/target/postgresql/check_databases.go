@@ -117,9 +117,9 @@ func (k *check) owns(ctx context.Context, login role, acts string) error {
 			fix = "Give them to " + quoteIdentifier(acts) + ", and take them from " + quoteIdentifier(login.name) +
 				" (ALTER DEFAULT PRIVILEGES)."
 		case acts != "" && b.database == "":
-			fix = fmt.Sprintf("Run %s %s.", reassign(login.name, acts), inDatabase(k.t.config.Database))
+			fix = runIn(k.t.config.Database, reassign(login.name, acts))
 		case acts != "":
-			fix = fmt.Sprintf("Run %s %s.", reassign(login.name, acts), inDatabase(b.database))
+			fix = runIn(b.database, reassign(login.name, acts))
 		}
 		k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, b), fix)
 	}

@@ -71,9 +71,9 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 			continue
 		}
 		named := distinct(objects)
-		what := fmt.Sprintf("%s has grants in %s (%s)", login.name, databaseNamed(database),
-			several(named, len(named)+total-len(objects)))
-		fix := strings.TrimSuffix(runThese(statements), ".") + " " + inDatabase(database) + "."
+		has := belonging{database: database, n: len(named) + total - len(objects)}
+		what := fmt.Sprintf("%s has %s (%s)", login.name, has, several(named, has.n))
+		fix := runIn(database, statements...)
 		if counts {
 			if p.acts == "" {
 				fix = prepareAdvice

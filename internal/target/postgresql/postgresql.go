@@ -248,7 +248,7 @@ func (a *attempt) stillOld(ctx context.Context, c target.Change) (still bool, fo
 		"end them, run SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN (%s, %s).",
 		quoteIdentifier(old.Account), quoteLiteral(old.Account), quoteLiteral(c.New.Account))
 	if !a.able.reads {
-		found = target.Foreign{Kind: target.ForeignUnknown, Text: fmt.Sprintf("Whether role %q has another password than "+
+		found = target.Foreign{Kind: target.ForeignUnknown, Text: fmt.Sprintf("Whether role %q has a password other than "+
 			"the previous credential is not known, because administrator %q does not read pg_authid. %s", old.Account,
 			a.t.admin.Account, remove)}
 		if still, err = a.admits(ctx, old); still || err != nil {
@@ -264,7 +264,7 @@ func (a *attempt) stillOld(ctx context.Context, c target.Change) (still bool, fo
 	case match:
 		return true, found, nil
 	case known:
-		return false, target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Role %q has another password than the "+
+		return false, target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("Role %q has a password other than the "+
 			"previous credential, which Keyturn did not set and has left: it still logs in. %s", old.Account, remove)}, nil
 	}
 	return false, target.Foreign{Kind: target.ForeignNotCompared, Text: fmt.Sprintf("Role %q has a password in a form "+

@@ -200,6 +200,7 @@ func databaseNamed(name string) string { return "database " + fault.Quoted(name)
 
 func inDatabase(name string) string { return "in " + databaseNamed(name) }
 
+// String completes the sentence "The role has …", of a plan and of a finding.
 func (b belonging) String() string {
 	what, where := "grants on", "shared by all databases"
 	switch {
@@ -211,7 +212,11 @@ func (b belonging) String() string {
 	if b.database != "" {
 		where = "of " + databaseNamed(b.database)
 	}
-	return fmt.Sprintf("%s %d objects %s", what, b.n, where)
+	objects := "objects"
+	if b.n == 1 {
+		objects = "object"
+	}
+	return fmt.Sprintf("%s %d %s %s", what, b.n, objects, where)
 }
 
 // belongings returns what belongs to a role itself; memberships are no belongings.

@@ -202,7 +202,7 @@ func twoLogins(t *testing.T, c *cluster, tt target.Target, prefix string) {
 	err = proved(t, tt, r, app, fresh)
 	targettest.Expect(t, err, target.Denied, "belongs to the login alone: pg_class")
 	_, err = tt.(target.Preparer).PlanAccounts(t.Context(), r)
-	targettest.Expect(t, err, target.Denied, `has grants on 1 objects of database "postgres"`)
+	targettest.Expect(t, err, target.Denied, `has grants on 1 object of database "postgres"`)
 	c.exec(t, "DROP TABLE "+prefix+"_alone; ALTER ROLE "+id(name+"2")+" RESET search_path")
 	err = proved(t, tt, r, app, fresh)
 	targettest.Expect(t, err, target.Denied, "setting search_path")
@@ -400,7 +400,7 @@ func testPlanRefuses(t *testing.T, c *cluster) {
 		{"app", "plans", "app", "b", none, "does not act as"},
 		{"owns", "", "owns", "b", none, "cannot log in"},
 		{"app", "", "app", "taken", known, "exists and cannot log in"},
-		{"app", "", "app", "used", known, `has ownership of 1 objects of database "postgres"; name another`},
+		{"app", "", "app", "used", known, `has ownership of 1 object of database "postgres"; name another`},
 		{"app", "", "app", "set", known, "settings of its own"},
 		{"app", "", "app", long, known, "1 to 63 bytes"},
 	} {
