@@ -260,6 +260,8 @@ func TestUnfinishedPreparation(t *testing.T) {
 		if text := finding("at the end"); !strings.Contains(text, tt.want) {
 			t.Errorf("%s: the finding is %q, want %q in it", name, text, tt.want)
 		}
+		w.refused(t, kms.CodeResourceInUse, "second account is not prepared yet. keyturn target prepare-accounts two "+
+			"--account=app --clone=app_clone --secret=pair", "EmergencyRotation", "SecretName", "pair", "VersionId", "e1")
 		m.refuses(nil)
 		w.must(t, "CheckRotation", "SecretName", "pair")
 		finding("after a check")

@@ -215,7 +215,7 @@ type sender struct {
 	consents []string // of the secret, which the target follows
 	// certificate is the version of the secret with the client certificate; empty without one.
 	certificate string
-	// unused says that the target is not connected to.
+	// unused says that the target is asked nothing: it is not connected to, and nothing is sent.
 	unused bool
 	dial   egress.DialFunc
 
@@ -231,9 +231,12 @@ func (s *sender) DialContext(ctx context.Context, network, address string) (net.
 	return s.dial(ctx, network, address)
 }
 
-// record writes one record for each address. It fails when the record cannot be written, and
-// nothing may be sent then.
+// record writes one record for each address. It fails when the record cannot be written, or the
+// target is not to be used, and nothing may be sent then.
 func (s *sender) record(ctx context.Context, address string) error {
+	if s.unused {
+		return fmt.Errorf("target %q was opened to be asked nothing", s.target.Name)
+	}
 	s.mu.Lock()
 	known := s.seen[address]
 	s.seen[address] = true
