@@ -183,6 +183,9 @@ type DescribeRotationResponse struct {
 	// that is quarantined waits for an operator.
 	InProgress bool   `kms:"InProgress"`
 	RotationID string `kms:"RotationId,omitempty"`
+	// EndedRotationID is the emergency that has replaced nothing and has ended in the quarantine in
+	// which it began; RotationID is then the rotation that the quarantine has interrupted.
+	EndedRotationID string `kms:"EndedRotationId,omitempty"`
 	// Mode is rotate, rehearse or reapply; Trigger is manual, automatic or emergency.
 	Mode               string `kms:"Mode,omitempty"`
 	Trigger            string `kms:"Trigger,omitempty"`
@@ -209,6 +212,8 @@ type DescribeRotationResponse struct {
 	// EmergencyPossible says that the state of the rotation does not refuse EmergencyRotation now.
 	// A finding of a check, or a preparation of the accounts that is not finished, may refuse it.
 	EmergencyPossible bool `kms:"EmergencyPossible,omitempty"`
+	// PreviousRetired says that the rotation has made the previous credential useless.
+	PreviousRetired bool `kms:"PreviousRetired,omitempty"`
 	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo.
 	PreviousDeadTime time.Time `kms:"PreviousDeadTime,omitempty"`
 	EndTime          time.Time `kms:"EndTime,omitempty"`

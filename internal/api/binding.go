@@ -140,7 +140,7 @@ func (c *Call) forgetTarget(tx *store.Tx, s secret.Secret) error {
 		return err
 	}
 	probed := !r.Health.NextAt.IsZero()
-	r.Accepted, r.Health, r.Check = "", rotation.Health{}, nil
+	r.Accepted, r.Retired, r.Health, r.Check = "", "", rotation.Health{}, nil
 	if probed {
 		r.Health.NextAt = c.At
 	}

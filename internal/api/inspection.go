@@ -90,6 +90,19 @@ func (k *inspection) otherCredential() target.Credential {
 	return none
 }
 
+// retired returns the account that a rotation has left without a credential; empty for none.
+func (k *inspection) retired() string {
+	v, ok := k.secret.Versions[k.record.Retired]
+	if !ok {
+		return ""
+	}
+	list, _, err := credentials(k.Env, k.tx, k.secret, v)
+	if err != nil {
+		return ""
+	}
+	return list[0].Account
+}
+
 // everything checks the account, and logs in as the application does.
 func (k *inspection) everything(ctx context.Context) {
 	k.account(ctx)
@@ -164,13 +177,12 @@ func (k *inspection) account(ctx context.Context) {
 		return
 	}
 	findings, err := target.CheckAccount(ctx, k.system, target.CheckRequest{
-		Secret:     k.secret.Name,
-		Current:    k.method.current,
-		Partner:    k.partner.Account,
-		Strategies: k.has,
-		Emergency:  k.emergency,
-		PartnerRetired: k.record.State == rotation.Done && k.record.Mode == rotation.Rotate &&
-			k.record.Strategy == target.Double && k.record.BaseRetired,
+		Secret:         k.secret.Name,
+		Current:        k.method.current,
+		Partner:        k.partner.Account,
+		Strategies:     k.has,
+		Emergency:      k.emergency,
+		PartnerRetired: !k.record.GoesOn() && k.retired() == k.partner.Account,
 	})
 	for _, f := range findings {
 		k.add(f)

@@ -67,16 +67,18 @@ func TestEmergencyNamesWhatItLeaves(t *testing.T) {
 		state   rotation.State
 		trigger rotation.Trigger
 		mode    rotation.Mode
+		retired bool
 		want    bool
 	}{
-		{rotation.Done, rotation.Emergency, rotation.Rotate, true},
-		{rotation.Done, rotation.Manual, rotation.Rotate, false},
-		{rotation.Done, rotation.Manual, rotation.Rehearse, false},
-		{rotation.Retiring, rotation.Emergency, rotation.Rotate, false},
-		{rotation.Abandoned, rotation.Emergency, rotation.Rotate, false},
+		{rotation.Done, rotation.Emergency, rotation.Rotate, true, true},
+		{rotation.Done, rotation.Emergency, rotation.Rotate, false, false}, // its retirement was cancelled
+		{rotation.Done, rotation.Manual, rotation.Rotate, true, false},
+		{rotation.Done, rotation.Manual, rotation.Rehearse, false, false},
+		{rotation.Retiring, rotation.Emergency, rotation.Rotate, true, false},
+		{rotation.Abandoned, rotation.Emergency, rotation.Rotate, false, false},
 	} {
 		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
-			r.State, r.Trigger, r.Mode = tt.state, tt.trigger, tt.mode
+			r.State, r.Trigger, r.Mode, r.BaseRetired = tt.state, tt.trigger, tt.mode, tt.retired
 		})
 		advice := w.describe(t, "db").Advice
 		for _, part := range []string{"keyturn rotation check db shows them.", target.OpenSessions} {

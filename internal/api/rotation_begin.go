@@ -205,7 +205,7 @@ func (c *Call) begin(
 // version of the secret is refused.
 func isRepeated(s secret.Secret, r rotation.Record, id string) (bool, error) {
 	switch v, made := s.Versions[id]; {
-	case r.ID == id || made && v.MadeByRotation:
+	case r.ID == id, r.Ended == id, made && v.MadeByRotation:
 		return true, nil
 	case made:
 		return false, fault.New(fault.Exists,

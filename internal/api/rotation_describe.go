@@ -72,6 +72,7 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 	return &kms.DescribeRotationResponse{
 		State:              string(r.State),
 		RotationID:         r.ID,
+		EndedRotationID:    r.Ended,
 		Mode:               string(r.Mode),
 		Trigger:            string(r.Trigger),
 		Strategy:           string(r.Strategy),
@@ -84,6 +85,7 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		GraceUntil:         until,
 		GraceLimitTime:     limit,
 		UndoPossible:       r.CanUndo(now),
+		PreviousRetired:    r.BaseRetired,
 		PreviousDeadTime:   r.PreviousDeadAt,
 		EndTime:            r.EndedAt,
 		Reason:             r.Why(),

@@ -132,7 +132,7 @@ func (c *Call) planWith(tx *store.Tx, s secret.Secret, r rotation.Record) (secre
 		return s, tx.DeleteRotation(s.Account, s.Name)
 	}
 	if !r.InFlight() && r.Target != s.TargetName() {
-		r.Target, r.Accepted = s.TargetName(), ""
+		r.Target, r.Accepted, r.Retired = s.TargetName(), "", ""
 		r.Health = rotation.Health{} // it was about the previous target
 	}
 	if r.Check != nil && r.Check.Target != s.TargetName() {

@@ -275,17 +275,22 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 // inGrace reports whether the grace period has begun and has not ended.
 func inGrace(r *kms.DescribeRotationResponse) bool { return r.State == kms.RotationGrace }
 
-// retired is the end of an emergency: the leaked credential is useless.
+// retired is the end of an emergency: the leaked credential is useless, unless its retirement was
+// cancelled.
 func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	if r.Outcome == kms.OutcomeSucceeded && !r.PromoteTime.IsZero() {
-		text = fmt.Sprintf("Version %s of %s is current since %s, and the previous credential is useless.",
-			r.CandidateVersionID, r.SecretName, when(r.PromoteTime))
+		end := "and the previous credential is useless."
+		if !r.PreviousRetired {
+			end = "but the previous credential was not retired."
+		}
+		text = fmt.Sprintf("Version %s of %s is current since %s, %s",
+			r.CandidateVersionID, r.SecretName, when(r.PromoteTime), end)
 		for _, more := range []string{r.Reason, r.Advice} {
 			if more != "" {
 				text += " " + more
 			}
 		}
-		return true, true, text
+		return true, r.PreviousRetired, text
 	}
 	return failedEnd(r)
 }
@@ -392,7 +397,7 @@ func (f *follower) follow(timeout time.Duration) error {
 
 // look prints what is new, and ends the waiting when there is a verdict.
 func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (over bool, err error) {
-	if f.named && r.RotationID != f.id {
+	if f.named && r.RotationID != f.id && r.EndedRotationID != f.id {
 		if over, err := f.elsewhere(ctx, r); over || err != nil || !f.endedIn(r) {
 			return over, err
 		}

@@ -94,6 +94,7 @@ func TestEndOfAnEmergency(t *testing.T) {
 		CandidateVersionID: "v2",
 		Outcome:            kms.OutcomeSucceeded,
 		PromoteTime:        time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		PreviousRetired:    true,
 		Reason:             "Another password was removed.",
 		Advice:             "Sessions stay open.",
 	}
@@ -101,6 +102,12 @@ func TestEndOfAnEmergency(t *testing.T) {
 		"Another password was removed. Sessions stay open."
 	if over, ok, text := retired(r); !over || !ok || text != want {
 		t.Errorf("%v, %v, %q, want %q", over, ok, text, want)
+	}
+	r.PreviousRetired, r.Reason, r.Advice = false, "The retirement was cancelled.", ""
+	const still = "Version v2 of db is current since 2026-01-02T03:04:05Z, but the previous credential was not retired. " +
+		"The retirement was cancelled."
+	if over, ok, text := retired(r); !over || ok || text != still {
+		t.Errorf("after a retirement that was cancelled: %v, %v, %q, want %q", over, ok, text, still)
 	}
 }
 

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -189,7 +190,10 @@ func (r Record) resend(e Event, now time.Time) Record {
 func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven:
-		r.Lag, r.CopiesAt = e.Lag, time.Time{}
+		r.Lag, r.CopiesAt, r.NoSession = e.Lag, time.Time{}, ""
+		if e.Kind == Proven && r.Strategy == target.Double {
+			r.NoSession = strings.TrimSuffix(e.Text, ".")
+		}
 		return r.verified(now), true
 	case CopiesLate:
 		return r.late(e, now), r.Strategy != target.Single

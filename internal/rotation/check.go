@@ -39,6 +39,11 @@ const (
 	CodeReplicaLogin  = "replica-login"
 )
 
+// ofOneCredential are the codes of what a check says no longer once another version is current.
+var ofOneCredential = []string{
+	CodeLoginRejected, CodeLoginDenied, CodeNotAdmitted, CodeReplicaLogin, target.CodeNotOurs,
+}
+
 // For returns what of the check is still so at a time at which version is current: what was said of
 // another credential is not. The account of a finding is no help, because a credential may be
 // replaced within its account.
@@ -46,7 +51,7 @@ func (c Check) For(version string, now time.Time) Check {
 	if c.Version != "" && c.Version != version {
 		c.Unchecked = ""
 		c.Findings = slices.DeleteFunc(slices.Clone(c.Findings), func(f target.Finding) bool {
-			return slices.Contains([]string{CodeLoginRejected, CodeLoginDenied, CodeNotAdmitted, CodeReplicaLogin}, f.Code)
+			return slices.Contains(ofOneCredential, f.Code)
 		})
 	}
 	if c.Unchecked != "" && !c.LoginAt.IsZero() {

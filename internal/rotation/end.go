@@ -9,6 +9,7 @@ import (
 // abandon ends the rotation without a change, and plans the next one when they are planned at all.
 func (r Record) abandon(why string, now time.Time) Record {
 	if r.Quarantine != nil {
+		r.Ended = r.ID
 		return r.quarantinedAgain("the emergency has replaced nothing. " + why)
 	}
 	r = r.to(Abandoned)
@@ -19,9 +20,10 @@ func (r Record) abandon(why string, now time.Time) Record {
 	return r
 }
 
-// EndedEmergency reports whether the record is of an emergency that has replaced the credential.
+// EndedEmergency reports whether the record is of an emergency that has made the credential that it
+// replaces useless.
 func (r Record) EndedEmergency() bool {
-	return r.State == Done && r.Trigger == Emergency && r.Mode == Rotate
+	return r.State == Done && r.Trigger == Emergency && r.Mode == Rotate && r.BaseRetired
 }
 
 func (r Record) done(now time.Time) Record {
@@ -49,6 +51,7 @@ func (r Record) onVerified(e Event, now time.Time) (Record, bool) {
 // beginGrace begins the grace period after a promotion.
 func (r Record) beginGrace(now time.Time) Record {
 	if r.Strategy == target.Single {
+		r.BaseRetired = true // the candidate has its place
 		return r.done(now)
 	}
 	r.Waiting = 0
@@ -118,6 +121,9 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 	case Retired:
 		r = r.done(now)
 		r.Foreign, r.BaseRetired = e.Text, true
+		if r.Strategy == target.Double {
+			r.Retired = r.Base
+		}
 		return r, true
 	case Unready:
 		return r.keepsBase(e, now), true
@@ -225,6 +231,9 @@ func (r Record) onRevert(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Reverted:
 		r.SentAt = now
+		if r.Strategy == target.Double {
+			r.Retired = r.Candidate
+		}
 		if r.Mode == Rehearse && r.Rejections < MaxRejections {
 			return r.done(now), true
 		}

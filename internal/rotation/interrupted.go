@@ -26,18 +26,31 @@ type Interrupted struct {
 }
 
 // Quarantine is what an undo, or an emergency, out of a quarantine returns to if it changes
-// nothing. Current is the version of the credential in use, and empty in a record of an earlier
-// release. The other members are as in [Record].
+// nothing. Current is the version of the credential in use. The other members are as in [Record]. A
+// record of an earlier release has only Strategy and StartedAt.
 type Quarantine struct {
-	ID        string          `json:"id,omitempty"`
-	Strategy  target.Strategy `json:"strategy"`
-	Current   string          `json:"current,omitempty"`
-	StartedAt time.Time       `json:"started_at,omitzero"`
+	ID             string          `json:"id,omitempty"`
+	Strategy       target.Strategy `json:"strategy"`
+	Current        string          `json:"current,omitempty"`
+	Waiting        int             `json:"waiting,omitempty"`
+	BaseRetired    bool            `json:"base_retired,omitempty"`
+	Foreign        string          `json:"foreign,omitempty"`
+	StartedAt      time.Time       `json:"started_at,omitzero"`
+	PreviousDeadAt time.Time       `json:"previous_dead_at,omitzero"`
 }
 
 // left returns what is stored of the quarantine of r while something else is under way.
 func (r Record) left() *Quarantine {
-	return &Quarantine{ID: r.ID, Strategy: r.Strategy, Current: r.Candidate, StartedAt: r.StartedAt}
+	return &Quarantine{
+		ID:             r.ID,
+		Strategy:       r.Strategy,
+		Current:        r.Candidate,
+		Waiting:        r.Waiting,
+		BaseRetired:    r.BaseRetired,
+		Foreign:        r.Foreign,
+		StartedAt:      r.StartedAt,
+		PreviousDeadAt: r.PreviousDeadAt,
+	}
 }
 
 // interrupted returns what a repair continues: nil where no credential is left to be retired. An
@@ -109,14 +122,18 @@ func (r Record) CanUndo(now time.Time) bool {
 	return err == nil
 }
 
-// repaired ends a repair, and continues the rotation that it has interrupted.
+// repaired ends a repair, and continues the rotation that it has interrupted. That may have been
+// interrupted twice: by a quarantine, and by an emergency out of it that is quarantined itself.
 func (r Record) repaired(now time.Time) Record {
 	i := r.Interrupted
 	if i == nil {
 		return r.done(now)
 	}
+	if q := r.Quarantine; q != nil {
+		r.ID = cmp.Or(q.ID, r.ID)
+	}
 	r = r.to(i.State)
-	r.Interrupted, r.Mode, r.Imposed = nil, Rotate, false
+	r.Interrupted, r.Quarantine, r.Mode, r.Imposed = nil, nil, Rotate, false
 	r.Trigger, r.Strategy, r.Base = i.Trigger, i.Strategy, i.Base
 	r.Attempt, r.Candidates, r.Rejections, r.Swapped = i.Attempt, i.Candidates, 0, i.Swapped
 	r.StartedAt, r.PromotedAt = i.StartedAt, i.PromotedAt
@@ -154,9 +171,9 @@ func (r Record) undoInterrupted(e Event, now time.Time) (Record, bool) {
 // target was not asked about the credential in use, so what is known of that stays.
 func (r Record) quarantinedAgain(why string) Record {
 	before := *r.Quarantine
-	if r.State != Undoing {
-		r.ID = before.ID
-	}
+	r.ID = cmp.Or(before.ID, r.ID)
+	r.Waiting, r.BaseRetired, r.Foreign = before.Waiting, before.BaseRetired, before.Foreign
+	r.PreviousDeadAt = latest(before.PreviousDeadAt, r.PreviousDeadAt)
 	r = r.quarantine(cmp.Or(before.Current, r.Candidate), r.Target, before.Strategy, before.StartedAt)
 	r.Reason = "The target did not accept the credential in use when it was asked last, and " +
 		strings.TrimSuffix(why, ".") + "."

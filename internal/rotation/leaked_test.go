@@ -104,6 +104,8 @@ func TestEmergencyReturnsToTheQuarantine(t *testing.T) {
 		"a retirement":   retiring,
 	} {
 		drifted := before.Drifted("v2", "db", target.Single, "no", noon)
+		drifted.Waiting, drifted.BaseRetired, drifted.Foreign = 3, true, "Another password was left."
+		drifted.PreviousDeadAt = noon.Add(-time.Minute)
 		begun, ok := drifted.Ask(q, noon)
 		if !ok {
 			t.Fatalf("%s: the emergency does not begin", name)
@@ -116,7 +118,8 @@ func TestEmergencyReturnsToTheQuarantine(t *testing.T) {
 			same := ended.State == rotation.Quarantined && ended.Mode == drifted.Mode && ended.ID == drifted.ID &&
 				ended.Candidate == "v2" && ended.Strategy == drifted.Strategy && ended.Quarantine == nil &&
 				reflect.DeepEqual(ended.Interrupted, drifted.Interrupted) && slices.Equal(ended.Leaked(), drifted.Leaked()) &&
-				ended.CanUndo(noon) == drifted.CanUndo(noon)
+				ended.CanUndo(noon) == drifted.CanUndo(noon) && ended.Advice() == drifted.Advice() &&
+				ended.Waiting == 3 && ended.BaseRetired && ended.Foreign == drifted.Foreign && ended.Ended == "v9"
 			if !same || ended.Reason == "" {
 				t.Errorf("%s, %s: the record is %+v, before it was %+v", name, how, ended, drifted)
 			}
@@ -226,5 +229,128 @@ func TestLeaked(t *testing.T) {
 		if got := strings.Join(tt.record.Leaked(), " "); got != tt.want {
 			t.Errorf("%s: %q has leaked, want %q", name, got, tt.want)
 		}
+	}
+}
+
+// TestAdoptionEndsBothQuarantines verifies that an emergency that is quarantined after it has left
+// one leaves nothing behind once a credential is adopted: the interrupted rotation goes on,
+// and an undo of it that changes nothing goes back to its grace period.
+func TestAdoptionEndsBothQuarantines(t *testing.T) {
+	t.Parallel()
+	r := rotation.Record{
+		State: rotation.InGrace, ID: "v2", Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Double,
+		Base: "v1", Candidate: "v2", GraceUntil: noon.Add(time.Hour), GraceDeadline: noon.Add(time.Hour),
+	}.Drifted("v2", "db", target.Single, "no", noon)
+	r, ok := r.Ask(rotation.Request{ID: "v9", Mode: rotation.Rotate, Trigger: rotation.Emergency, At: noon}, noon)
+	if !ok {
+		t.Fatal("the emergency does not begin")
+	}
+	for _, e := range []rotation.Event{
+		{Kind: rotation.Stored, Version: "v9", Replaces: "v2", Strategy: target.Double, Target: "db"},
+		{Kind: rotation.Sending},
+		{Kind: rotation.NoAnswer},
+		{Kind: rotation.Cancel},
+		{Kind: rotation.Failed, Text: "no answer"},
+		{Kind: rotation.Cancel},
+	} {
+		var err error
+		if r, err = rotation.Next(r, e, noon); err != nil {
+			t.Fatalf("%s: %v", e.Kind, err)
+		}
+	}
+	if r.State != rotation.Quarantined || r.Quarantine == nil {
+		t.Fatalf("the emergency is not quarantined itself: %+v", r)
+	}
+	if done := r.Adopted("v3", false, noon, noon); done.Quarantine != nil || done.Interrupted != nil {
+		t.Errorf("an adoption that ends everything leaves %+v, %+v", done.Quarantine, done.Interrupted)
+	}
+	adopted := r.Adopted("v3", true, noon, noon)
+	if adopted.State != rotation.InGrace || adopted.ID != "v2" || adopted.Quarantine != nil {
+		t.Fatalf("after the adoption: %+v", adopted)
+	}
+	undoing, err := rotation.Next(adopted, rotation.Event{Kind: rotation.Undo}, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := rotation.Next(undoing, rotation.Event{Kind: rotation.Cancel}, noon)
+	if err != nil || back.State != rotation.InGrace || back.Candidate != "v3" {
+		t.Errorf("an undo that is cancelled goes back to %s with %s: %v", back.State, back.Candidate, err)
+	}
+}
+
+// TestRefusedSession verifies that the record of an emergency with two accounts says until the next
+// rotation that the target refused the session of the new credential, and only then.
+func TestRefusedSession(t *testing.T) {
+	t.Parallel()
+	const text = "too many connections for role \"b\""
+	applied := rotation.Record{
+		State: rotation.Applied, Mode: rotation.Rotate, Trigger: rotation.Emergency, Strategy: target.Double,
+		Base: "v1", Candidate: "v2",
+	}
+	for _, proof := range []rotation.Event{
+		{Kind: rotation.Proven, Text: text},
+		{Kind: rotation.LoggedIn},
+	} {
+		r := applied
+		for _, e := range []rotation.Event{proof, {Kind: rotation.Promoted}, {Kind: rotation.Retired}} {
+			var err error
+			if r, err = rotation.Next(r, e, noon); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if said := strings.Contains(r.Why(), text+". Applications"); said != (proof.Kind == rotation.Proven) {
+			t.Errorf("after %s the reason is %q", proof.Kind, r.Why())
+		}
+	}
+}
+
+// TestAskingBlocksNoReads verifies that reads go on while the target is asked again about a
+// quarantined credential, and wait while one that a repair sends is unknown.
+func TestAskingBlocksNoReads(t *testing.T) {
+	t.Parallel()
+	drifted := rotation.Record{State: rotation.Idle}.Drifted("v1", "db", target.Single, "no", noon)
+	for kind, blocks := range map[rotation.EventKind]bool{rotation.Probed: false, rotation.Again: true} {
+		r, err := rotation.Next(drifted, rotation.Event{Kind: kind}, noon)
+		if err == nil && kind == rotation.Again {
+			r, err = rotation.Next(r, rotation.Event{Kind: rotation.Sending, Hold: time.Minute}, noon)
+		}
+		if err != nil || r.BlocksReads() != blocks {
+			t.Errorf("%s: state %s, reads wait: %t, %v", kind, r.State, r.BlocksReads(), err)
+		}
+	}
+}
+
+// TestRetiredAccount verifies that the record knows which account a rotation with two accounts has
+// left without a credential, through a repair, until something is sent to that account.
+func TestRetiredAccount(t *testing.T) {
+	t.Parallel()
+	r, err := rotation.Next(rotation.Record{
+		State: rotation.Retiring, Mode: rotation.Rotate, Strategy: target.Double, Base: "v1", Candidate: "v2",
+	}, rotation.Event{Kind: rotation.Retired}, noon)
+	if err != nil || r.Retired != "v1" {
+		t.Fatalf("after the retirement: %q, %v", r.Retired, err)
+	}
+	r = r.Drifted("v2", "db", target.Single, "no", noon)
+	for _, e := range []rotation.Event{
+		{Kind: rotation.Again},
+		{Kind: rotation.Sending},
+		{Kind: rotation.Accepted},
+		{Kind: rotation.LoggedIn},
+	} {
+		if r, err = rotation.Next(r, e, noon); err != nil || r.Retired != "v1" {
+			t.Fatalf("after %s: %q, %v", e.Kind, r.Retired, err)
+		}
+	}
+	r = r.Begin(rotation.Request{ID: "v3", Mode: rotation.Rotate}, noon)
+	for _, e := range []rotation.Event{
+		{Kind: rotation.Stored, Version: "v3", Replaces: "v2", Strategy: target.Double, Target: "db"},
+		{Kind: rotation.Sending},
+	} {
+		if r, err = rotation.Next(r, e, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.Retired != "" {
+		t.Errorf("once a credential was sent to the account, it still counts as one without: %q", r.Retired)
 	}
 }

@@ -148,6 +148,9 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 		if e.Base == target.Live { // it has just logged in
 			r.Accepted, r.BaseAccepted = r.Base, true
 		}
+		if r.Strategy == target.Double {
+			r.Retired = ""
+		}
 		r.Attempt++
 	case Unready:
 		r = r.unready(e, now)

@@ -197,12 +197,16 @@ func TestWaitsBeforeTheFirstAttempt(t *testing.T) {
 func TestCheckOfAnotherCredential(t *testing.T) {
 	t.Parallel()
 	c := rotation.Check{
-		Version:   "v2",
-		Findings:  []target.Finding{{Code: rotation.CodeLoginRejected, Account: "app"}, {Code: "limit", Account: "app"}},
+		Version: "v2",
+		Findings: []target.Finding{
+			{Code: rotation.CodeLoginRejected, Account: "app"},
+			{Code: "limit", Account: "app"},
+			{Code: target.CodeNotOurs, Account: "app_clone"}, // which may be in use next
+		},
 		Unchecked: "no login was made",
 		LoginAt:   noon.Add(time.Minute),
 	}
-	if got := c.For("v2", noon); len(got.Findings) != 2 || !strings.HasSuffix(got.Unchecked, "at 2026-11-24T12:01:00Z") {
+	if got := c.For("v2", noon); len(got.Findings) != 3 || !strings.HasSuffix(got.Unchecked, "at 2026-11-24T12:01:00Z") {
 		t.Errorf("of the same credential: %+v", got)
 	}
 	if got := c.For("v2", noon.Add(time.Hour)); strings.Contains(got.Unchecked, "T12:") {

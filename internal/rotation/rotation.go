@@ -157,8 +157,14 @@ type Record struct {
 	// Quarantine is the quarantine out of which an undo, or an emergency whose credential is not
 	// current yet, began; nil for none.
 	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	// Ended is the ID of the emergency that has ended in this quarantine and has replaced nothing;
+	// empty for none.
+	Ended string `json:"ended,omitempty"`
 	// BaseRetired says that the base was made useless at the target.
 	BaseRetired bool `json:"base_retired,omitempty"`
+	// NoSession is what the target answered when it refused the session of a candidate of two accounts
+	// after the login, which is promoted nevertheless in an emergency; empty for none.
+	NoSession string `json:"no_session,omitempty"`
 	// Foreign says in sentences which password that Keyturn did not set the account of the previous
 	// credential has, or had.
 	Foreign string `json:"foreign,omitempty"`
@@ -179,6 +185,9 @@ type Record struct {
 	Check *Check `json:"check,omitempty"`
 	// Accepted is the version whose credential the target was last seen to accept; empty for none.
 	Accepted string `json:"accepted,omitempty"`
+	// Retired is the version whose credential a rotation with two accounts made useless last; empty
+	// when its account may have got another one since.
+	Retired string `json:"retired,omitempty"`
 	// BaseAccepted reports that the target had accepted the base when the candidate was stored.
 	BaseAccepted bool `json:"base_accepted,omitempty"`
 	// Reason says in words why the rotation is where it is, when something is wrong.
@@ -326,6 +335,7 @@ func (r Record) Begin(q Request, now time.Time) Record {
 		Preparing:     r.Preparing,
 		Clone:         r.Clone,
 		Accepted:      r.Accepted,
+		Retired:       r.Retired,
 		LoginFailedAt: r.LoginFailedAt,
 		SentAt:        r.SentAt,
 		Fence:         r.Fence,
@@ -432,7 +442,7 @@ func (r Record) Adopted(version string, goesOn bool, lastFailed, now time.Time) 
 		r = r.repaired(now)
 	} else {
 		r = r.to(Done)
-		r.Interrupted, r.EndedAt = nil, now
+		r.Interrupted, r.Quarantine, r.EndedAt = nil, nil, now
 	}
 	r.Candidate, r.Accepted, r.LoginFailedAt = version, version, lastFailed
 	r.Health = Health{ProbedAt: now, Live: true, TriedAt: now, NextAt: r.Health.NextAt}
@@ -469,14 +479,19 @@ func (r Record) Restored(now time.Time) Record {
 }
 
 // Why returns in words why the rotation is where it is, when something is wrong; of one that has
-// ended also why the credential in use could not be checked. A password that Keyturn did not set
-// comes after that.
+// ended also why the credential in use could not be checked. A session that was refused, and a
+// password that Keyturn did not set, come after that.
 func (r Record) Why() string {
 	why := r.Reason
 	if why == "" && r.Probeable() && r.Health.Text != "" && r.Health.Text != waitsForLogin {
 		why = "The last check of the credential in use decided nothing: " + r.Health.Text + "."
 	}
-	return sentences(why, r.Foreign)
+	session := ""
+	if r.NoSession != "" {
+		session = "After the login with the new credential the target refused the session: " + r.NoSession +
+			". Applications may get the same answer: correct what it names"
+	}
+	return sentences(why, session, r.Foreign)
 }
 
 // sentences joins texts that are not empty; each ends with a period then.
@@ -554,8 +569,11 @@ func (r Record) Drifted(
 ) Record {
 	r = r.quarantine(current, targetName, strategy, now)
 	r.Health = Health{ProbedAt: now, TriedAt: now, NextAt: now} // a quarantined record wakes only after the repair
-	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") +
-		". It was changed outside of Keyturn."
+	cause := "It was changed outside of Keyturn."
+	if r.Accepted != current {
+		cause = "No login with it has succeeded yet: it was stored with a mistake, or changed outside of Keyturn."
+	}
+	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") + ". " + cause
 	return r.note(now, Drift, text)
 }
 

@@ -303,8 +303,11 @@ func (r Record) MayHaveArrived() bool { return r.Attempt > 0 && r.Doubtful }
 func (r Record) GoesOn() bool { return r.InFlight() && r.State != Quarantined }
 
 // BlocksReads reports whether reads of the secret wait: the current credential may have stopped
-// working a moment ago.
-func (r Record) BlocksReads() bool { return r.Strategy == target.Single && r.State.row().blocksReads }
+// working a moment ago. A quarantined one that the target is asked about again was not changed.
+func (r Record) BlocksReads() bool {
+	asked := r.Mode == Reapply && r.Attempt == 0
+	return r.Strategy == target.Single && r.State.row().blocksReads && !asked
+}
 
 // Pending reports whether the candidate carries the pending label.
 func (r Record) Pending() bool {

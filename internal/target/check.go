@@ -47,13 +47,18 @@ type Finding struct {
 	InUse bool `json:"in_use,omitempty"`
 }
 
+// CodeNotOurs is the code of the finding that the account that the secret does not use has a
+// password that Keyturn did not set.
+const CodeNotOurs = "password-not-ours"
+
 // CheckRequest says what to check.
 type CheckRequest struct {
 	// Current is the credential that applications use now.
 	Current Credential
 	// Partner is the other account of strategy Double; empty without one.
 	Partner string
-	// PartnerRetired says that the last rotation has ended and left Partner without a password.
+	// PartnerRetired says that a rotation has left Partner without a password, and that Keyturn has
+	// sent it none since.
 	PartnerRetired bool
 	// Strategies are those to judge: the kind's that the secret may use.
 	Strategies []Strategy

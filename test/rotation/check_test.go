@@ -94,4 +94,21 @@ func TestCheckFindsAPasswordOutOfUse(t *testing.T) {
 	if !found() {
 		t.Errorf("a password of the login that is out of use: no finding %s", code)
 	}
+	d.run(t, "ALTER ROLE app_clone PASSWORD 'set-by-hand'")
+	_, err := s.Client.ProbeRotation(t.Context(), &kms.PauseRotationRequest{SecretName: "app"})
+	must(t, err)
+	until(t, s, "app", "quarantined")
+	must(t, second(s.Client.RepairRotation(t.Context(),
+		&kms.RepairRotationRequest{SecretName: "app", RepairAction: kms.RepairApply})))
+	until(t, s, "app", "done")
+	if !found() {
+		t.Errorf("after a repair of the login in use: no finding %s", code)
+	}
+	rotate(t, s, "app", "v3")
+	until(t, s, "app", "done")
+	r, err := s.Client.DescribeRotation(t.Context(), name("app"))
+	must(t, err)
+	if slices.ContainsFunc(r.CheckFindings, func(f kms.RotationFinding) bool { return f.Code == code }) {
+		t.Errorf("the login that was out of use is in use, and status still says: %+v", r.CheckFindings)
+	}
 }

@@ -364,7 +364,7 @@ func (h *hash) record(r *rotation.Record, now time.Time) {
 	failures := min(r.Failures, 10) // the back-off grows no more then
 	h.bytes(int8(r.Attempt), int8(r.Candidates), int8(r.Rejections), int8(failures), int8(min(r.Waiting, 1)))
 	h.flags(r.Paused, r.Then != nil, r.Grace.Min > 0, r.StartedAt.After(now), r.Cancelled, r.Imposed)
-	h.flags(r.Doubtful, r.BaseRejected, r.GraceOver, r.Interrupted != nil)
+	h.flags(r.Doubtful, r.BaseRejected, r.BaseRetired, r.GraceOver, r.Interrupted != nil)
 	if i := r.Interrupted; i != nil {
 		h.text(string(i.State))
 		h.text(string(i.Trigger))

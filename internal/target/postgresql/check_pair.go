@@ -101,7 +101,7 @@ func (k *check) outOfUse(ctx context.Context, other role) error {
 	stored, err := k.stored(ctx, other.name)
 	if err == nil && stored != "" {
 		k.found(target.Finding{
-			Code:       "password-not-ours",
+			Code:       target.CodeNotOurs,
 			Verdict:    target.Note,
 			Strategies: double,
 			Account:    other.name,
