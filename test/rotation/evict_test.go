@@ -1,0 +1,102 @@
+package rotation_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"testing"
+
+	driver "github.com/go-sql-driver/mysql"
+
+	"github.com/keyturn/keyturn/internal/server"
+	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/internal/target/mysql"
+	"github.com/keyturn/keyturn/keyturntest"
+	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
+	"github.com/keyturn/keyturn/test/servers"
+)
+
+// statement carries one out as an account, and ends its session.
+func statement(ctx context.Context, address string, l login, text string) error {
+	c := driver.NewConfig()
+	c.User, c.Passwd, c.Net, c.Addr = l.AccountName, l.AccountPassword, "tcp", address
+	connector, err := driver.NewConnector(c)
+	if err != nil {
+		return err
+	}
+	db := sql.OpenDB(connector)
+	defer db.Close()
+	_, err = db.ExecContext(ctx, text)
+	return err
+}
+
+// TestEmergencyEvictsBeside changes the password of an account that can have two, as the holder of
+// the leaked one may. An emergency leaves no password but the new one, and names what it removed.
+func TestEmergencyEvictsBeside(t *testing.T) {
+	t.Parallel()
+	for kind, database := range map[string]struct {
+		start func(testing.TB, *servers.Authority, ...string) *servers.MariaDB
+		set   string // what the holder runs
+	}{
+		"mariadb": {servers.StartMariaDB, "SET PASSWORD = PASSWORD('set-by-the-holder')"},
+		"mysql":   {servers.StartMySQL, "SET PASSWORD = 'set-by-the-holder'"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			m := database.start(t, nil)
+			m.Administrator(t, "the-administrators-password")
+			first := login{"app", "first-password-of-app"}
+			must(t, m.Exec(t.Context(),
+				fmt.Sprintf("CREATE USER app@'%%' IDENTIFIED BY '%s'", first.AccountPassword)))
+			s := start(t, server.Change(func(c *server.Config) {
+				c.Kinds = []target.Kind{mysql.MariaDB(), mysql.MySQL()}
+			}), briefly)
+			for name, l := range map[string]login{"admin": {"rotator", "the-administrators-password"}, "app": first} {
+				must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+					SecretName: name,
+					VersionID:  "v1",
+					SecretData: sensitive.New(l.json()),
+				})))
+			}
+			must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+				TargetName:      "shop",
+				Kind:            kind,
+				AdminSecretName: "admin",
+				Config:          fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, m.Addr),
+			})))
+			must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+				SecretName: "app",
+				TargetName: "shop",
+			})))
+			evicted(t, s, m.Addr, database.set)
+		})
+	}
+}
+
+func evicted(t *testing.T, s *keyturntest.Server, address, set string) {
+	t.Helper()
+	const asks = "SELECT 1"
+	leaked := read(t, s, "app", "", "")
+	must(t, statement(t.Context(), address, leaked, set))
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName:      "app",
+		VersionID:       "v2",
+		AgreeToFindings: true,
+	})))
+	r := untilRotation(t, s, "app", "v2", "done")
+	if !strings.Contains(r.Reason, "password") || !r.PreviousRetired {
+		t.Errorf("the emergency has removed a password, retired %t: %q", r.PreviousRetired, r.Reason)
+	}
+	for what, l := range map[string]login{
+		"the leaked password":        leaked,
+		"the password of its holder": {"app", "set-by-the-holder"},
+		"no password":                {"app", ""},
+	} {
+		if err := statement(t.Context(), address, l, asks); err == nil {
+			t.Errorf("%s still logs in", what)
+		}
+	}
+	must(t, statement(t.Context(), address, read(t, s, "app", "", ""), asks))
+}
