@@ -100,31 +100,50 @@ func TestEveryKindHasAPage(t *testing.T) {
 	}
 }
 
-// TestKindsNameWhatAnEmergencyLeaves verifies that an emergency mentions open sessions at each kind
-// that has them, and the command that shows further credentials where an account can have some that
-// no rotation touches. The block that the text refers to is in docs/rotation.md.
+// TestKindsNameWhatAnEmergencyLeaves verifies that an emergency says at each kind what of the
+// account was not touched, and that the block of docs/rotation.md to which the sentence about
+// sessions refers has what ends them at each kind that has sessions.
 func TestKindsNameWhatAnEmergencyLeaves(t *testing.T) {
 	t.Parallel()
-	further := []string{"redis", "ssh", "ldap"}
-	without := []string{"oauth", "webhook", "command"}
-	for _, k := range TargetKinds(command.Config{}) {
-		if slices.Contains(k.Leaves, target.OpenSessions) == slices.Contains(without, k.Name) {
-			t.Errorf("%s: open sessions are mentioned: %v", k.Name, !slices.Contains(without, k.Name))
-		}
-		text := strings.Join(k.Leaves, " ")
-		if strings.Contains(text, "keyturn rotation check NAME shows") != slices.Contains(further, k.Name) {
-			t.Errorf("%s: further credentials: %q", k.Name, text)
-		}
-	}
 	page, err := os.ReadFile("../../docs/rotation.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, block, _ := strings.Cut(string(page), "\n**Sessions.** ")
 	block, _, _ = strings.Cut(block, "\n### ")
-	for _, statement := range []string{"pg_terminate_backend", "KILL", "CLIENT KILL USER"} {
-		if !strings.Contains(block, statement) {
-			t.Errorf("the block Sessions of docs/rotation.md lacks %s", statement)
+	block = strings.Join(strings.Fields(block), " ")
+	const check = "keyturn rotation check NAME shows"
+	want := map[string]struct {
+		ends   string // sessions, in the block; empty for a kind without sessions
+		leaves []string
+	}{
+		"postgresql": {"`pg_terminate_backend`", nil},
+		"mysql":      {"MySQL and MariaDB: `KILL`", nil},
+		"mariadb":    {"MySQL and MariaDB: `KILL`", nil},
+		"redis":      {"Redis: `CLIENT KILL USER app`", []string{"Other passwords", check}},
+		"ssh":        {"SSH: `pkill -KILL -u app`", []string{"Other keys and passwords", check}},
+		"ldap":       {"LDAP: ", []string{"other values of userPassword", check}},
+		"rabbitmq":   {"RabbitMQ: `rabbitmqctl close_all_user_connections app", []string{"shovels", check}},
+		"oauth":      {"", []string{"Other secrets of the client", "Access tokens", check}},
+		"webhook":    {"", []string{"other credentials and open sessions"}},
+		"command":    {"", []string{"other credentials and open sessions"}},
+	}
+	for _, k := range TargetKinds(command.Config{}) {
+		w, ok := want[k.Name]
+		if !ok {
+			t.Errorf("%s: what an emergency leaves is not known here", k.Name)
+		}
+		text := strings.Join(k.Leaves, " ")
+		if sessions := slices.Contains(k.Leaves, target.OpenSessions); sessions != (w.ends != "") {
+			t.Errorf("%s: the sentence about open sessions is there: %v, want %v", k.Name, sessions, w.ends != "")
+		}
+		if !strings.Contains(block, w.ends) {
+			t.Errorf("%s: the block Sessions of docs/rotation.md lacks %q", k.Name, w.ends)
+		}
+		for _, part := range w.leaves {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: %q lacks %q", k.Name, text, part)
+			}
 		}
 	}
 }

@@ -143,7 +143,7 @@ func kind(c Config, apart *isolation) target.Kind {
 			Call:     r.call,
 		}, nil
 	}
-	k := target.NewKind("command", strategies, c.parseStored, open).Consenting(plugin.Consents)
+	k := target.NewKind("command", strategies, c.parseStored, open).Consenting(plugin.Consents).Leaving(plugin.Leaves)
 	k.Action = target.ActionRegisterCommand
 	k.Check = func(raw json.RawMessage) error { // configurations of earlier releases are not registered
 		_, err := c.parse(raw)

@@ -74,7 +74,10 @@ func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single}
 	return target.NewKind("oauth", strategies, parse, open).
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole).
-		Consenting(consentToReplace, consentToRemove, consentToUnread, consentUncounted)
+		Consenting(consentToReplace, consentToRemove, consentToUnread, consentUncounted).
+		Leaving("Other secrets of the client may still work, and its keys (jwks) do: where the target has the call get, "+
+			"keyturn rotation check NAME shows whether there are any.",
+			"Access tokens that were issued before stay valid until they expire or the provider revokes them.")
 }
 
 type config struct {

@@ -19,6 +19,10 @@ const MaxFindings = 20
 // is taken for a finding of this service.
 const FindingPrefix = "plugin-"
 
+// Leaves says what an emergency leaves: this service does not know the system behind a plug-in.
+const Leaves = "The plug-in decides what of the account is replaced: look for other credentials and open sessions of " +
+	"the account at its system."
+
 // Consents stands for all consents that a plug-in may ask for.
 const Consents = FindingPrefix + "*"
 

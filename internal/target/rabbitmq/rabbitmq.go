@@ -46,7 +46,8 @@ func Kind() target.Kind {
 	return target.NewKind("rabbitmq", strategies, target.Parser((*config).complete), open).WithAdmin().
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
 		Consenting(consentToHash, consentToLinks, consentToPartner, consentUnlinked, consentToNodes).
-		Leaving(target.OpenSessions)
+		Leaving("Links such as shovels keep the password that they were given: keyturn rotation check NAME shows whether "+
+			"there are any.", target.OpenSessions)
 }
 
 type config struct {

@@ -14,7 +14,7 @@ func (h Harness) evicts(t *testing.T, s target.Strategy) {
 	tt := h.Open(t, h.Addr)
 	e, ok := tt.(target.Evictor)
 	if !ok || s != target.Double {
-		return
+		t.Skip("only an Evictor with strategy double finds a password on an account that is out of use")
 	}
 	if h.ByHand == nil {
 		t.Fatal("the kind implements target.Evictor: set ByHand")
@@ -72,7 +72,7 @@ func (h Harness) evictsBeside(t *testing.T, s target.Strategy) {
 	tt := h.Open(t, h.Addr)
 	e, ok := tt.(target.Evictor)
 	if !ok || s != target.Overlap {
-		return
+		t.Skip("only an Evictor with strategy overlap finds a password in place of the old one")
 	}
 	for remove, left := range map[bool]bool{false: true, true: false} {
 		c := h.change(t, tt, s)

@@ -47,7 +47,8 @@ const minKey = 16
 // Kind returns the kind "webhook".
 func Kind() target.Kind {
 	strategies := []target.Strategy{target.Overlap, target.Single, target.Double}
-	return target.NewKind("webhook", strategies, parse, open).WithAdmin().Consenting(plugin.Consents)
+	return target.NewKind("webhook", strategies, parse, open).WithAdmin().Consenting(plugin.Consents).
+		Leaving(plugin.Leaves)
 }
 
 type config struct {
