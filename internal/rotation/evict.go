@@ -13,7 +13,8 @@ const (
 	sessionsLeft = "Sessions that are still open can set one again: end all sessions of the secret's accounts"
 	evicting     = taken + ", which is removed before the rotation ends. " + sessionsLeft + "."
 	evicted      = taken + ", which was removed. " + sessionsLeft + "."
-	again        = taken + " each time that one was removed. " + sessionsLeft + "; the service then removes the last one"
+	// The record has evicting, too.
+	again = "The account had another password again each time that one was removed; the service tries again"
 )
 
 // Evicts reports whether a password that is not the base's is removed with it: the account of a
