@@ -46,6 +46,7 @@ func (t *pg) Window(s target.Strategy) string {
 type check struct {
 	*attempt
 	current   string // the account in use
+	other     string // the other login of strategy double; empty for none
 	emergency bool
 	retired   bool  // [target.CheckRequest.PartnerRetired]
 	pair      *pair // the two logins, if their databases are to be read; otherwise nil
@@ -60,7 +61,13 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 		return nil, err
 	}
 	defer a.close()
-	k := &check{attempt: a, current: r.Current.Account, emergency: r.Emergency, retired: r.PartnerRetired}
+	k := &check{
+		attempt:   a,
+		current:   r.Current.Account,
+		other:     r.Partner,
+		emergency: r.Emergency,
+		retired:   r.PartnerRetired,
+	}
 	if err := k.reading(ctx); err != nil {
 		return nil, err
 	}
@@ -124,7 +131,7 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 	if r.expired {
 		f.Code = "expired"
 		f.Text = fmt.Sprintf("The password of role %q has expired at %s.", name, r.validUntil)
-		f.Fix = "Run " + alter + " VALID UNTIL 'infinity'."
+		f.Fix = k.prolong(name)
 		k.found(f)
 	}
 	if err := k.mayAlter(ctx, r, only); err != nil {
@@ -193,8 +200,11 @@ func (k *check) limits(ctx context.Context, r role, only []target.Strategy) erro
 	if err != nil {
 		return failed(k.what, err, k.secrets...)
 	}
+	if r.limit == 0 && !r.super {
+		k.noSessions(r, only)
+	}
 	f := target.Finding{Verdict: target.Note, Strategies: only, Account: r.name}
-	if r.limit >= 0 && sessions >= r.limit {
+	if r.limit > 0 && sessions >= r.limit && !r.super {
 		f.Code = "connection-limit"
 		f.Text = fmt.Sprintf(
 			"Role %q has %d sessions and may have %d, so no login succeeds now; that refusal proves the password.",
@@ -207,10 +217,52 @@ func (k *check) limits(ctx context.Context, r role, only []target.Strategy) erro
 		f.Code = "expires-soon"
 		f.Text = fmt.Sprintf("The password of role %q expires at %s; rotations do not change that.", r.name,
 			r.validUntil)
-		f.Fix = "Run ALTER ROLE " + quoteIdentifier(r.name) + " VALID UNTIL 'infinity'."
+		f.Fix = k.prolong(r.name)
 		k.found(f)
 	}
 	return nil
+}
+
+// noSessions reports a role that may have no session at all. With two logins, only a session shows
+// that applications can use the other one. No login can set its own limit.
+func (k *check) noSessions(r role, only []target.Strategy) {
+	f := target.Finding{
+		Code:       "connection-limit",
+		Verdict:    target.Impossible,
+		Strategies: double,
+		Account:    r.name,
+		Text: fmt.Sprintf("Role %q may have no session (CONNECTION LIMIT 0), so no application can use it.",
+			r.name),
+		Fix: runThese([]string{"ALTER ROLE " + quoteIdentifier(r.name) + " CONNECTION LIMIT -1"}),
+	}
+	k.found(f)
+	if only != nil {
+		return
+	}
+	f.Verdict, f.Strategies = target.Note, single
+	f.Text = fmt.Sprintf("Role %q may have no session (CONNECTION LIMIT 0), so no login succeeds; that refusal proves "+
+		"the password.", r.name)
+	k.found(f)
+}
+
+// prolong returns the advice about the expiry of a role. With two logins, it is about both, which
+// must be equal in it.
+func (k *check) prolong(name string) string {
+	logins := []string{name}
+	for _, other := range []string{k.current, k.other} {
+		if other != "" && other != name {
+			logins = append(logins, other)
+		}
+	}
+	later := "a later date."
+	if len(logins) > 1 {
+		slices.Sort(logins)
+		later = "the same later date in both."
+	}
+	for i, login := range logins {
+		logins[i] = "ALTER ROLE " + quoteIdentifier(login) + " VALID UNTIL 'infinity'"
+	}
+	return "Run " + strings.Join(logins, "; ") + ", or with " + later
 }
 
 // mayConnect reports a database that the application cannot open. With two logins, only a session

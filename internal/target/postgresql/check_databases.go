@@ -26,6 +26,14 @@ type pair struct {
 	alone []role
 }
 
+// besides returns the login that is not the one given.
+func (p pair) besides(login role) role {
+	if login.name == p.account.name {
+		return p.clone
+	}
+	return p.account
+}
+
 // databases reads what a pair has, and the objects that read session_user, in the database that the
 // application names, or, if it names none, in all that it may open. The owner of any database can
 // grant the account something there, lock its catalogs and let statements take long. So the

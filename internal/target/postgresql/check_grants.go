@@ -72,11 +72,13 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 		}
 		named := distinct(objects)
 		has := belonging{database: database, n: len(named) + total - len(objects)}
-		what := fmt.Sprintf("%s has %s (%s)", login.name, has, several(named, has.n))
+		who := distinct(grantors)
+		what := fmt.Sprintf("%s has %s (%s) from %s", login.name, has, several(named, has.n), strings.Join(who, ", "))
 		fix := runIn(database, statements...)
 		if counts {
+			fix = "As a superuser or as " + strings.Join(who, ", ") + ", in" + strings.TrimPrefix(fix, "In")
 			if p.acts == "" {
-				fix = prepareAdvice
+				fix += " If the application needs it, grant it to " + quoteIdentifier(p.besides(login).name) + ", too."
 			}
 			k.unequal(login.name, what+", which the other login lacks.", fix)
 			continue
@@ -86,9 +88,8 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 			Verdict:    target.Note,
 			Strategies: double,
 			Account:    login.name,
-			Text: fmt.Sprintf("%s from %s. The grantor does not own objects of the application.", what,
-				strings.Join(distinct(grantors), ", ")),
-			Fix: fix,
+			Text:       what + ". The grantor does not own objects of the application.",
+			Fix:        fix,
 		})
 	}
 }

@@ -69,17 +69,9 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	if err := k.joined(ctx, account, clone, acts); err != nil {
 		return err
 	}
-	if differ := slices.Concat(equalized(clone, account), labelledAlike(clone, account)); len(differ) > 0 {
-		k.unequal(clone.name, fmt.Sprintf("%s has other settings, limits or attributes than %s.", clone.name, account.name),
-			runTheseAlso(differ, account.name))
-	}
-	more, err := k.beyond(ctx, clone, account)
-	if err != nil {
+	k.differing(account, clone, slices.Concat(equalized(clone, account), labelledAlike(clone, account)))
+	if err := k.exceeding(ctx, account, clone); err != nil {
 		return err
-	}
-	if len(more) > 0 {
-		k.unequal(clone.name, fmt.Sprintf("%s is a member of roles that %s is not a member of.", clone.name, account.name),
-			runThese(more))
 	}
 	if err := k.named(ctx, account, clone); err != nil {
 		return err
@@ -115,6 +107,25 @@ func (k *check) outOfUse(ctx context.Context, other role) error {
 	return err
 }
 
+// exceeding reports the memberships that only the clone could use.
+func (k *check) exceeding(ctx context.Context, account, clone role) error {
+	more, err := k.beyond(ctx, clone, account)
+	if len(more) > 0 {
+		k.unequal(clone.name, fmt.Sprintf("%s is a member of roles that %s is not a member of.", clone.name, account.name),
+			runThese(more))
+	}
+	return err
+}
+
+// differing reports what a login has for itself alone, with the statements after which it has what
+// the other one has.
+func (k *check) differing(account, clone role, statements []string) {
+	if len(statements) > 0 {
+		k.unequal(clone.name, fmt.Sprintf("%s has other settings, limits or attributes than %s.", clone.name, account.name),
+			runTheseAlso(statements, account.name))
+	}
+}
+
 func (k *check) unequal(account, text, fix string) {
 	k.found(target.Finding{
 		Code:       consentUnequal,
@@ -127,8 +138,8 @@ func (k *check) unequal(account, text, fix string) {
 	})
 }
 
-// apart reports two logins that act as different roles, unless what they have remains to be
-// compared.
+// apart reports two logins that act as different roles, and what one of them has and the other one
+// lacks. What belongs to them in databases is compared later.
 func (k *check) apart(ctx context.Context, account, clone role) error {
 	if clone.stray == account.name && account.acts == account.name {
 		return k.joined(ctx, account, clone, account.name)
@@ -141,7 +152,21 @@ func (k *check) apart(ctx context.Context, account, clone role) error {
 		k.unequal(clone.name,
 			fmt.Sprintf("%s acts as %s, not as %s.", clone.name, fault.Quoted(clone.acts), fault.Quoted(account.acts)),
 			runThese([]string{actsAs(clone.name, account.acts)}))
+		k.differing(account, clone, slices.Concat(equalized(clone, account), labelledAlike(clone, account)))
 		return nil
+	}
+	k.differing(account, clone,
+		slices.Concat(equalized(clone, account), labelledAlike(clone, account), attributesLike(clone, account)))
+	lacks, err := k.lacking(ctx, clone, account)
+	if err != nil {
+		return err
+	}
+	if len(lacks) > 0 {
+		k.unequal(clone.name, fmt.Sprintf("%s is a member of roles that %s is not a member of.", account.name, clone.name),
+			runThese(lacks))
+	}
+	if err := k.exceeding(ctx, account, clone); err != nil {
+		return err
 	}
 	k.pair = &pair{account: account, clone: clone, alone: []role{account, clone}}
 	return nil

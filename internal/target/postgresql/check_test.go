@@ -56,7 +56,7 @@ func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
 		{"INHERIT", "", "", target.Login{}},
 		{"NOLOGIN", "no-login impossible", `LOGIN.`, target.Login{}},
 		{"VALID UNTIL '2001-01-01'", "expired impossible", "VALID UNTIL 'infinity'", target.Login{}},
-		{"CONNECTION LIMIT 0", "connection-limit note", "proves the password", target.Login{}},
+		{"CONNECTION LIMIT 0", "connection-limit impossible, connection-limit note", "proves the password", target.Login{}},
 		{"PASSWORD NULL", "no-password impossible", "has no password", target.Login{}},
 		{"INHERIT", "database-denied impossible, database-denied note", "may not connect", target.Login{Database: "refuses"}},
 		{"INHERIT", "no-such-database impossible", "no database", target.Login{Database: "nowhere"}},
@@ -252,6 +252,7 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 		t.Errorf("a partner that does not exist: %s", got)
 	}
 	// Two roles that have nothing of their own are equal; one that has is not.
+	c.testApart(t, tt)
 	one, two := c.account(t), c.account(t)
 	ask = target.CheckRequest{Current: one, Partner: two.Account}
 	if got, text := findings(t, tt, ask); got != "" {
@@ -260,6 +261,109 @@ func testCheckPair(t *testing.T, c *cluster, reader, _ target.Credential) {
 	c.exec(t, "CREATE TABLE pair.granted (n int); GRANT SELECT ON pair.granted TO "+id(one.Account))
 	if got, text := findings(t, tt, ask); got != "unequal-logins needs-consent" {
 		t.Errorf("a role with a grant of its own: %s: %s", got, text)
+	}
+}
+
+// testApart verifies that two logins that act as themselves are compared like others: with what
+// either of them has given itself, and with what only one of them has. Each finding has the
+// statements that repair it.
+func (c *cluster) testApart(t *testing.T, tt target.Target) {
+	t.Helper()
+	one, two := c.role(t, "apart", "LOGIN"), c.role(t, "apart_too", "LOGIN")
+	c.exec(t, "CREATE ROLE apart_group; CREATE ROLE apart_more")
+	ask := target.CheckRequest{Current: one, Partner: two.Account}
+	targettest.Must(t, c.as(t, two, "ALTER ROLE apart_too SET default_transaction_read_only = on",
+		"ALTER ROLE apart_too SET search_path = 'evil'", "ALTER ROLE apart_too SET statement_timeout = 1"))
+	got, text := findings(t, tt, ask)
+	if got != "unequal-logins needs-consent" ||
+		!strings.Contains(text, `ALTER ROLE "apart_too" RESET "default_transaction_read_only"`) {
+		t.Errorf("settings that a login has given itself: %s: %s", got, text)
+	}
+	c.exec(t, "ALTER ROLE apart_too RESET ALL")
+	for _, tc := range []struct{ harm, repair string }{
+		{"ALTER ROLE apart_too CONNECTION LIMIT 5", `ALTER ROLE "apart_too" CONNECTION LIMIT -1`},
+		{"ALTER ROLE apart CREATEDB", `ALTER ROLE "apart_too" CREATEDB`},
+		{"ALTER ROLE apart NOCREATEDB", `ALTER ROLE "apart_too" NOCREATEDB`},
+		{"GRANT apart_group TO apart", "GRANT apart_group TO apart_too"},
+		{"GRANT apart_more TO apart_too", "REVOKE apart_more FROM apart_too"},
+		{"ALTER ROLE apart SET work_mem = '5MB'", `ALTER ROLE "apart_too" SET "work_mem" = '5MB'`},
+	} {
+		c.exec(t, tc.harm)
+		got, text := findings(t, tt, ask)
+		if got != "unequal-logins needs-consent" || !strings.Contains(text, tc.repair) {
+			t.Errorf("two plain roles, %s: %s: %s; want %s", tc.harm, got, text, tc.repair)
+		}
+		_, repair, _ := strings.Cut(text, "Run ")
+		c.exec(t, strings.TrimSuffix(strings.TrimSpace(repair), "."))
+		if got, text := findings(t, tt, ask); got != "" {
+			t.Errorf("two plain roles, %s, repaired: %s: %s", tc.harm, got, text)
+		}
+	}
+}
+
+// testNoConnections verifies that a login that may have no session at all is no second login, and
+// that the statement of the finding repairs it. With one login, the refusal proves the password.
+func testNoConnections(t *testing.T, c *cluster, reader, _ target.Credential) {
+	tt := c.open(t, c.Addr(), reader)
+	one, two := c.role(t, "unlimited", "LOGIN"), c.role(t, "limited", "LOGIN CONNECTION LIMIT 0")
+	ask := target.CheckRequest{Current: one, Partner: two.Account, Emergency: true}
+	list, err := tt.(target.Checker).CheckAccount(targettest.Within(t), ask)
+	targettest.Must(t, err)
+	others := 0
+	for _, f := range list {
+		if f.Verdict == target.Impossible {
+			others++
+			if f.Code != "connection-limit" || f.InUse || f.Account != "limited" || len(f.Strategies) != 1 ||
+				f.Fix != `Run ALTER ROLE "limited" CONNECTION LIMIT -1.` {
+				t.Errorf("the partner: %+v", f)
+			}
+		}
+	}
+	if others != 1 {
+		t.Errorf("the partner has %d findings: %+v", others, list)
+	}
+	list, err = tt.(target.Checker).CheckAccount(targettest.Within(t),
+		target.CheckRequest{Current: two, Partner: one.Account, Emergency: true})
+	targettest.Must(t, err)
+	for _, f := range list {
+		if f.Verdict == target.Impossible && !f.InUse {
+			t.Errorf("an emergency of the account with the limit is held up: %+v", f)
+		}
+	}
+	c.exec(t, `ALTER ROLE "limited" CONNECTION LIMIT -1`)
+	if got, text := findings(t, tt, ask); got != "" {
+		t.Errorf("repaired: %s: %s", got, text)
+	}
+	super := c.role(t, "limited_super", "LOGIN SUPERUSER CONNECTION LIMIT 0")
+	got, text := findings(t, tt, target.CheckRequest{Current: super})
+	if got != "may-not-alter impossible" {
+		t.Errorf("a superuser, for whom no limit holds: %s: %s", got, text)
+	}
+}
+
+// testExpiresSoon verifies that the statements about the expiry of two logins stand together, so
+// that they stay equal.
+func testExpiresSoon(t *testing.T, c *cluster, reader, _ target.Credential) {
+	const valid = "LOGIN VALID UNTIL '" + "%s" + "'"
+	soon := time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339)
+	one, two := c.role(t, "ending", fmt.Sprintf(valid, soon)), c.role(t, "ending_too", fmt.Sprintf(valid, soon))
+	tt := c.open(t, c.Addr(), reader)
+	ask := target.CheckRequest{Current: one, Partner: two.Account}
+	list, err := tt.(target.Checker).CheckAccount(targettest.Within(t), ask)
+	targettest.Must(t, err)
+	const want = `Run ALTER ROLE "ending" VALID UNTIL 'infinity'; ALTER ROLE "ending_too" VALID UNTIL 'infinity', or ` +
+		"with the same later date in both."
+	for _, f := range list {
+		if f.Code != "expires-soon" || f.Fix != want {
+			t.Errorf("two logins: %+v", f)
+		}
+	}
+	if len(list) != 2 {
+		t.Errorf("two logins: %+v", list)
+	}
+	_, text := findings(t, tt, target.CheckRequest{Current: one})
+	if want := `Run ALTER ROLE "ending" VALID UNTIL 'infinity', or with a later date.`; !strings.Contains(text, want) {
+		t.Errorf("one login: %s; want %s", text, want)
 	}
 }
 

@@ -171,7 +171,7 @@ func testOwnRole(t *testing.T, c *cluster) {
 	targettest.Must(t, c.as(t, one, "ALTER ROLE pam1 SET role = 'sup'"))
 	r := target.PlanRequest{Account: "pam1", Logins: [2]string{"pam1", "pam2"}, Current: one}
 	_, err := tt.(target.Preparer).PlanAccounts(t.Context(), r)
-	targettest.Expect(t, err, target.Denied, `role "pam2" exists and has ownership of 1 objects`)
+	targettest.Expect(t, err, target.Denied, `role "pam2" exists and has ownership of 1 object of`)
 	got, text := findings(t, tt, target.CheckRequest{Current: one, Partner: "pam2"})
 	if strings.Contains(text, "sup") || !strings.Contains(got, "role-without-effect note") {
 		t.Errorf("found: %s: %s", got, text)

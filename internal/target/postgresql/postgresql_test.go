@@ -243,6 +243,8 @@ func TestPostgreSQL(t *testing.T) {
 			"iterations":                 testIterations,
 			"check":                      testCheck,
 			"check of two logins":        testCheckPair,
+			"check of no connections":    testNoConnections,
+			"check of expiry":            testExpiresSoon,
 			"check of pg_hba.conf":       testNamed,
 			"check of the administrator": testMayAlter,
 			"check without rights":       testUnread,

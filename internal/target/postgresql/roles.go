@@ -324,6 +324,43 @@ func labelledAlike(login, like role) (out []string) {
 	return out
 }
 
+// attributesLike returns the statements that give a login the attributes of another one that it
+// lacks.
+func attributesLike(login, like role) (out []string) {
+	for _, attribute := range like.attributes {
+		if !slices.Contains(login.attributes, attribute) {
+			out = append(out, "ALTER ROLE "+quoteIdentifier(login.name)+" "+attribute)
+		}
+	}
+	return out
+}
+
+// lacking returns the statements that give a login the memberships of another one that it cannot
+// use as that one does.
+func (a *attempt) lacking(ctx context.Context, login, like role) ([]string, error) {
+	statement := `CASE WHEN pg_has_role($2::oid, g.oid, 'MEMBER') THEN 'ALTER ROLE ' || quote_ident($4) || ' INHERIT'
+		ELSE 'GRANT ' || quote_ident(g.rolname) || ' TO ' || quote_ident($4) END`
+	if a.able.release >= 160000 {
+		statement = `'GRANT ' || quote_ident(g.rolname) || ' TO ' || quote_ident($4)
+			|| ' WITH INHERIT ' || bool_or(m.inherit_option) || ', SET ' || bool_or(m.set_option)`
+	}
+	rows, err := a.conn.Query(ctx, `SELECT `+statement+`
+		FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+		WHERE m.member = $1 AND g.oid <> $2 AND (
+			pg_has_role($1::oid, g.oid, 'USAGE') AND NOT pg_has_role($2::oid, g.oid, 'USAGE')
+			OR pg_has_role($1::oid, g.oid, $3) AND NOT pg_has_role($2::oid, g.oid, $3))
+		GROUP BY g.oid, g.rolname ORDER BY 1`,
+		like.oid, login.oid, a.able.becoming(), login.name)
+	if err != nil {
+		return nil, failed(a.what, err, a.secrets...)
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for i := range out {
+		out[i] = requoted(out[i])
+	}
+	return distinct(out), asFailed(a, err)
+}
+
 // beyond returns the statements that take from a login the memberships which another one does not
 // have, and which only the login itself could use.
 func (a *attempt) beyond(ctx context.Context, login, like role) ([]string, error) {

@@ -426,8 +426,9 @@ func (s *setup) undo(ctx context.Context, account, clone role, exists bool) erro
 	}
 	if s.able.reads {
 		if stored, err := s.stored(ctx, account.name); err != nil || stored == "" {
-			return cmp.Or(err, s.refuse("%q has no password, because the one in use is of %q: rotate once more first",
-				account.name, clone.name))
+			return cmp.Or(err, s.refuse("%q has no password, because the one in use is of %q: give the applications one of %q "+
+				"first (ALTER ROLE %s PASSWORD '…'), and repeat the call when they use it",
+				account.name, clone.name, account.name, quoteIdentifier(account.name)))
 		}
 	}
 	var sessions int

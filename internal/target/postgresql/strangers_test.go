@@ -219,7 +219,8 @@ func testOwnersGrants(t *testing.T, s *strangers) {
 	} {
 		shop(tc.harm)
 		got, text := s.check(t, "shop")
-		if got != "unequal-logins needs-consent" || !strings.Contains(text, tc.want) {
+		if got != "unequal-logins needs-consent" || !strings.Contains(text, tc.want) ||
+			!strings.Contains(text, ") from ") || !strings.Contains(text, "As a superuser") {
 			t.Errorf("%s: %s: %s; want %s", name, got, text, tc.want)
 		}
 		s.revoked(t, "shop")
@@ -317,6 +318,21 @@ func testApartGrants(t *testing.T, s *strangers) {
 	if got, text := s.checkOf(t, "shop", ask); got != "unequal-logins needs-consent" ||
 		!strings.Contains(text, "TABLE public.made") {
 		t.Errorf("a grant of an owner: %s: %s", got, text)
+	}
+	_, text := s.checkOf(t, "shop", ask)
+	for _, want := range []string{
+		`(TABLE public.made) from "maker"`, `As a superuser or as "maker", in database "shop", run `,
+		`REVOKE ALL ON TABLE public.made FROM "one"`, `grant it to "two"`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("a grant of an owner: %s; want %s", text, want)
+		}
+	}
+	_, statements, _ := strings.Cut(text, ", run ")
+	statements, _, _ = strings.Cut(statements, ". If")
+	targettest.Must(t, s.Exec(t.Context(), "shop", "SET ROLE maker; "+statements))
+	if got, text := s.checkOf(t, "shop", ask); got != "" {
+		t.Errorf("revoked: %s: %s", got, text)
 	}
 	targettest.Must(t, s.Exec(t.Context(), "shop", "DROP TABLE public.made; REVOKE CREATE ON SCHEMA public FROM maker"))
 }

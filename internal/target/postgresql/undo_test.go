@@ -86,7 +86,8 @@ func testUndo(t *testing.T, c *cluster) {
 	r.Undo = true
 	c.exec(t, "ALTER ROLE grown PASSWORD NULL")
 	_, err := tt.(target.Preparer).PlanAccounts(t.Context(), r)
-	targettest.Expect(t, err, target.Denied, `the one in use is of "grown_clone": rotate once more`)
+	targettest.Expect(t, err, target.Denied, `the one in use is of "grown_clone": give the applications one`,
+		`ALTER ROLE "grown" PASSWORD '…'`)
 	verifier := c.stored(t, clone.Account)
 	c.exec(t, "ALTER ROLE grown PASSWORD '"+verifier+"'")
 	before = replacedPassword(before, verifier)
