@@ -117,7 +117,7 @@ func TestKindsNameWhatAnEmergencyLeaves(t *testing.T) {
 		ends   string // sessions, in the block; empty for a kind without sessions
 		leaves []string
 	}{
-		"postgresql": {"`pg_terminate_backend`", nil},
+		"postgresql": {"`pg_terminate_backend`", []string{"SECURITY DEFINER", "After a leak"}},
 		"mysql":      {"MySQL and MariaDB: `KILL`", nil},
 		"mariadb":    {"MySQL and MariaDB: `KILL`", nil},
 		"redis":      {"Redis: `CLIENT KILL USER app`", []string{"Other passwords", check}},

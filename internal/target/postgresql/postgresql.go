@@ -55,7 +55,9 @@ func Kind() target.Kind {
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginRole, target.LoginCertificate).
 		Consenting(consentSCRAM, consentUnequal, consentSession, consentUnread, consentReset, consentPooler,
 			consentCertificate).
-		Leaving(target.OpenSessions)
+		Leaving(target.OpenSessions, "What the account has made stays, too: functions with SECURITY DEFINER, triggers, "+
+			"members of the account, prepared transactions and jobs can set a password again: docs/targets/postgresql.md, "+
+			"\"After a leak\", has the queries.")
 }
 
 func open(c config, s target.Settings) (target.Target, error) {
