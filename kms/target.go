@@ -194,6 +194,9 @@ type PrepareTargetAccountsResponse struct {
 	// that a check finds nothing that makes a rotation impossible.
 	Applied bool `kms:"Applied"`
 	Proven  bool `kms:"Proven"`
+	// Consents are those without which no rotation of the secret begins, because a check finds what
+	// an operator must agree to.
+	Consents []string `kms:"Consents,list=Consent,omitempty"`
 	// SecretName and VersionID are of the secret with both credentials, with Apply.
 	SecretName string `kms:"SecretName,omitempty"`
 	VersionID  string `kms:"VersionId,omitempty"`

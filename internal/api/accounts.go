@@ -317,8 +317,8 @@ func (p *preparation) apply(ctx context.Context, plan target.Plan) error {
 		case class.MayBeFailedLogin():
 			return p.refused(err, next)
 		}
-		if advice := p.allowing(p.target, err); advice != "" {
-			return p.refused(err, ". "+advice)
+		if advice := target.Allowing(err); advice != "" {
+			return p.refused(err, ". "+fault.Targeted(advice, p.target.Name))
 		}
 		return p.refused(err, "")
 	}
@@ -391,6 +391,8 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 	p.out.Proven = reason == ""
 	if !p.out.Proven {
 		p.staysPaused(reason)
+	} else if err := p.needsConsents(check); err != nil {
+		return err
 	}
 	paused := false
 	err = p.keep(ctx, func(r rotation.Record) rotation.Record {
@@ -413,6 +415,21 @@ func (p *preparation) prove(ctx context.Context, r target.PlanRequest, one, othe
 			"than this one has paused it; keyturn rotation resume %s resumes it", p.in.SecretName, p.in.SecretName))
 	}
 	return err
+}
+
+// needsConsents says in the answer what an operator must agree to before a rotation begins.
+func (p *preparation) needsConsents(check rotation.Check) error {
+	s, err := p.existing(p.Snapshot, p.in.SecretName)
+	if err != nil {
+		return err
+	}
+	for _, f := range rotation.Open(check.Findings, target.Double, s.Settings().Consents) {
+		p.out.Findings = append(p.out.Findings, f.Code+": "+strings.TrimSpace(f.Text+" "+f.Fix))
+		if !slices.Contains(p.out.Consents, f.Consent) {
+			p.out.Consents = append(p.out.Consents, f.Consent)
+		}
+	}
+	return nil
 }
 
 func (p *preparation) staysPaused(why ...string) {

@@ -348,7 +348,7 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 			Verdict: target.Impossible,
 			Account: c.Account,
 			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",
-			Fix: cmp.Or(k.allowing(k.target, err), fault.Message("Change that at the target, or configure how the "+
+			Fix: cmp.Or(target.Allowing(err), fault.Message("Change that at the target, or configure how the "+
 				"application connects: keyturn rotation configure %s with --login-endpoint, --login-database or "+
 				"--login-certificate-secret.", k.secret.Name)),
 		})
@@ -361,16 +361,6 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 	return false
 }
 
-// allowing returns the advice to change the setting of a target that keeps a login from going on;
-// empty if no setting does.
-func (c *Call) allowing(t store.Target, err error) string {
-	setting := target.SettingOf(err)
-	if setting == "" {
-		return ""
-	}
-	return "To allow it: " + fault.Command("target update", t.Name, "--set", setting)
-}
-
 func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said string) target.Finding {
 	f := target.Finding{
 		Code:    rotation.CodeLoginRejected,
@@ -379,8 +369,8 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 		Text:    "The target does not accept the stored credential of " + c.Account + ": " + said + ".",
 	}
 	if v == target.Impossible {
-		f.Fix = fault.Command("rotation repair", k.secret.Name, "--adopt=FILE") +
-			" adopts a credential that works, once a probe has found this."
+		f.Fix = "Run " + fault.Command("rotation probe", k.secret.Name) + ", then " +
+			fault.Command("rotation repair", k.secret.Name, "--adopt=FILE") + " with a file that has a credential that works."
 	}
 	return f
 }

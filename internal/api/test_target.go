@@ -53,6 +53,9 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	case err != nil:
 		answer := c.answerFor(t, err)
 		out.Result, out.Code, out.Message = answer.Class.String(), answer.Code, fault.Named(answer.Text, in.SecretName)
+		if advice := target.Allowing(err); advice != "" {
+			out.Message += ". " + fault.Targeted(advice, t.Name)
+		}
 	}
 	return out, nil
 }

@@ -114,13 +114,18 @@ func printConsent(e *env, out *kms.CheckRotationResponse) error {
 	if len(missing) == 0 {
 		return nil
 	}
+	_, err := fmt.Fprintf(e.stdout, "\nTo agree to everything that %s needs:\n  %s\n",
+		out.Strategy, agreeing(out.SecretName, missing))
+	return err
+}
+
+// agreeing returns the command that gives consents.
+func agreeing(secret string, tokens []string) string {
 	var flags []string
-	for _, token := range missing {
+	for _, token := range tokens {
 		flags = append(flags, "--consent", token)
 	}
-	_, err := fmt.Fprintf(e.stdout, "\nTo agree to everything that %s needs:\n  %s\n",
-		out.Strategy, fault.Command("rotation configure", out.SecretName, flags...))
-	return err
+	return fault.Command("rotation configure", secret, flags...)
 }
 
 func printFindings(w io.Writer, list []kms.RotationFinding) error {

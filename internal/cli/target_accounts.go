@@ -113,6 +113,10 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 	case out.Proven:
 		fmt.Fprintf(e.stdout, "Done. Both logins are shown to be equal%s. Secret %s has their credentials.\n",
 			within(out.Databases), out.SecretName)
+		if len(out.Consents) > 0 {
+			fmt.Fprintf(e.stdout, "No rotation begins before you agree to what a check finds (%s):\n  %s\n",
+				strings.Join(out.Consents, ", "), agreeing(out.SecretName, out.Consents))
+		}
 	case out.Applied && len(out.Databases) > 0:
 		fmt.Fprintf(e.stdout, "Done. Both logins are shown to be equal%s, but a rotation is not possible yet.\n",
 			within(out.Databases))

@@ -8,7 +8,7 @@ import (
 )
 
 // TestPreparedButNotProven verifies that logins that are equal are not called different where a
-// check finds that a rotation is impossible.
+// check finds that a rotation is impossible, and what is left to agree to before a rotation begins.
 func TestPreparedButNotProven(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -18,6 +18,15 @@ func TestPreparedButNotProven(t *testing.T) {
 		{
 			kms.PrepareTargetAccountsResponse{Applied: true, Databases: []string{"shop"}},
 			"Done. Both logins are shown to be equal in database shop, but a rotation is not possible yet.\n",
+		},
+		{
+			kms.PrepareTargetAccountsResponse{
+				Applied: true, Proven: true, SecretName: "db", Databases: []string{"shop"},
+				Consents: []string{"session-user", "role-reset"},
+			},
+			"Done. Both logins are shown to be equal in database shop. Secret db has their credentials.\n" +
+				"No rotation begins before you agree to what a check finds (session-user, role-reset):\n" +
+				"  keyturn rotation configure db --consent session-user --consent role-reset\n",
 		},
 		{kms.PrepareTargetAccountsResponse{Applied: true}, "Done, but the logins are not equal.\n"},
 		{

@@ -24,6 +24,9 @@ func textOf(t *api.Turn, err error) string {
 	if e := (*target.Error)(nil); t.Proven() && errors.As(err, &e) {
 		text = e.Error()
 	}
+	if advice := target.Allowing(err); advice != "" {
+		text += ". " + advice
+	}
 	return fault.Targeted(fault.Named(text, t.Secret.Name), t.Secret.TargetName())
 }
 

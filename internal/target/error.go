@@ -192,6 +192,16 @@ func SettingOf(err error) string {
 	return ""
 }
 
+// Allowing returns the advice to give the target the setting of [SettingOf], for [fault.Targeted];
+// empty if there is none.
+func Allowing(err error) string {
+	setting := SettingOf(err)
+	if setting == "" {
+		return ""
+	}
+	return "To allow it: " + fault.Command("target update", "TARGET", "--set", setting)
+}
+
 // inGeneral replaces, for callers, the words of a peer that has not proved its identity.
 var inGeneral = map[Class]string{
 	Unknown:     "no answer that says what happened",

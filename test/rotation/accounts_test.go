@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -319,6 +322,70 @@ func TestPrepareAccountsCommand(t *testing.T) {
 	if code, out := keyturn(""); code != 0 || !strings.Contains(out, "nothing has to be") ||
 		strings.Contains(out, "--apply") {
 		t.Errorf("with nothing to do, %d:\n%s", code, out)
+	}
+}
+
+// TestPrepareAccountsNamesConsents verifies that logins that are equal, and of which no rotation
+// begins without a consent, end with that consent and the command that gives it. Not parallel:
+// commands read the environment.
+func TestPrepareAccountsNamesConsents(t *testing.T) {
+	s, d := startOneLogin(t)
+	connect(t, s)
+	if err := d.Exec(t.Context(), "postgres", "CREATE VIEW who AS SELECT session_user AS u FROM mine; "+
+		"GRANT SELECT ON who TO app"); err != nil {
+		t.Fatal(err)
+	}
+	keyturn := func(text, command string) (int, string) {
+		var out bytes.Buffer
+		code := cli.Run(t.Context(), strings.Fields(command), strings.NewReader(text), &out, &out)
+		return code, out.String()
+	}
+	const prepare, agree = "target prepare-accounts pg-main --account app --clone app_clone --apply --secret db",
+		"rotation configure db --consent session-user"
+	code, out := keyturn(d.app.AccountPassword, prepare)
+	if code != 0 || !strings.Contains(out, "shown to be equal") || !strings.Contains(out, "-- session-user: ") ||
+		!strings.HasSuffix(out, "(session-user):\n  keyturn "+agree+"\n") {
+		t.Errorf("a consent is open, %d:\n%s", code, out)
+	}
+	if code, out := keyturn("", agree); code != 0 {
+		t.Fatalf("the command, %d:\n%s", code, out)
+	}
+	if code, out := keyturn("", prepare); code != 0 || !strings.HasSuffix(out, "has their credentials.\n") {
+		t.Errorf("no consent is open, %d:\n%s", code, out)
+	}
+	if code, out := keyturn("", "rotation rotate db --wait"); code != 0 {
+		t.Errorf("a rotation, %d:\n%s", code, out)
+	}
+}
+
+// TestMD5NamesTheSetting verifies that each command that meets a password stored as MD5 names the
+// setting that allows it, also where the administrator cannot read how it is stored. Not parallel:
+// commands read the environment.
+func TestMD5NamesTheSetting(t *testing.T) {
+	s, d := start(t), startDatabase(t)
+	connect(t, s)
+	path := filepath.Join(d.Data(), "pg_hba.conf")
+	lines, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.ReplaceAll(lines, []byte("scram-sha-256"), []byte("md5")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sum := md5.Sum([]byte(d.app.AccountPassword + "app"))
+	if err := d.Exec(t.Context(), "postgres", "SELECT pg_reload_conf(); REVOKE SELECT ON pg_authid FROM rotator; "+
+		"ALTER ROLE app PASSWORD 'md5"+hex.EncodeToString(sum[:])+"'"); err != nil {
+		t.Fatal(err)
+	}
+	register(t, s, d)
+	create(t, s, "db", "SingleUser", d.app)
+	const want = `keyturn target update pg-main --set 'require_auth=["scram-sha-256","md5"]'`
+	for _, command := range []string{"target test pg-main --secret db", "rotation check db", "rotation probe db"} {
+		var out bytes.Buffer
+		cli.Run(t.Context(), strings.Fields(command), strings.NewReader(""), &out, &out)
+		if strings.Count(out.String(), want) != 1 {
+			t.Errorf("%s does not name the setting once:\n%s", command, out.String())
+		}
 	}
 }
 
