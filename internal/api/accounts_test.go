@@ -198,7 +198,7 @@ func TestLongPreparation(t *testing.T) {
 		"TargetName", "two", "AccountName", "app", "CloneAccountName", "the  clone",
 		"AccountPassword", "the-applications-password", "Apply", "true", "SecretName", "pair", "VersionId", "first",
 	}
-	command := "keyturn target prepare-accounts two --account=app $'--clone=the \\u0020clone'"
+	command := "keyturn target prepare-accounts two --account=app $'--clone=the \\040clone'"
 	for i := range 12 {
 		database := fmt.Sprintf("database-%d-%s", i, strings.Repeat("x", 45))
 		in = append(in, fmt.Sprintf("Database.%d", i+1), database)
