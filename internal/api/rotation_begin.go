@@ -63,9 +63,9 @@ func emergencyRotation(
 }
 
 // refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed,
-// something that an emergency does not wait for; it returns the findings of the latter sort. It
-// asks the target and makes no login. Without an answer it refuses nothing: the engine asks again
-// before it sends.
+// something that an emergency does not wait for; it returns the findings of the latter sort, and
+// those that outlast it. It asks the target and makes no login. Without an answer it refuses
+// nothing: the engine asks again before it sends.
 func (c *Call) refuseUnsafe(
 	ctx context.Context, name, id string, agreed bool,
 ) (overridable []target.Finding, err error) {
@@ -100,9 +100,9 @@ func (c *Call) forEmergency(name, id string) (s secret.Secret, r rotation.Record
 	return s, r, t, ok && s.BoundTo(t.ID), err
 }
 
-// emergencyFindings returns the findings that an emergency does not wait for, or the refusal of one
-// that cannot begin. Unless agreed, they refuse it, too; findings of a drift do not, because
-// nothing of it would change for the worse.
+// emergencyFindings returns the findings that an emergency does not wait for, and those that
+// outlast it, or the refusal of one that cannot begin. Unless agreed, they refuse it, too;
+// findings of a drift do not, because nothing of it would change for the worse.
 func (k *inspection) emergencyFindings(agreed bool) (overridable []target.Finding, err error) {
 	strategy, consents := k.method.strategy, k.secret.Settings().Consents
 	overridable, serious := rotation.Overridable(k.check.Findings, strategy, consents)
@@ -116,7 +116,7 @@ func (k *inspection) emergencyFindings(agreed bool) (overridable []target.Findin
 	}
 	reason, ok := rotation.MayBegin(serious, strategy, consents)
 	if ok {
-		return overridable, nil
+		return append(overridable, rotation.Outlasting(serious)...), nil
 	}
 	return nil, notReplaced(k.secret, fault.Named(reason+" keyturn rotation check NAME shows all findings."+agreement,
 		k.secret.Name))

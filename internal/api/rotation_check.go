@@ -209,30 +209,34 @@ func windowOf(system target.Target, s target.Strategy) string {
 // may have reached the target is sent again without a check: what it left there, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
 // An emergency does not wait for what the holder of the leaked credential can bring about;
-// overridden says in words what that is.
-func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden string, err error) {
+// overridden says in words what that is, and outlasts what it leaves that the holder can use.
+func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden, outlasts string, err error) {
 	if t.Record.Mode == rotation.Reapply || t.Record.MayHaveArrived() {
-		return "", nil
+		return "", "", nil
 	}
 	request, err := t.checkRequest(system)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	findings, err := target.CheckAccount(ctx, system, request)
 	if err != nil {
-		return "", err
+		return "", "", err
+	}
+	for i, f := range findings {
+		findings[i] = f.Targeted(t.Secret.TargetName())
 	}
 	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
 	if t.Record.Trigger == rotation.Emergency {
+		outlasts = rotation.Remaining(findings)
 		var list []target.Finding
 		list, findings = rotation.Overridable(findings, strategy, consents)
 		overridden = rotation.Overridden(list)
 	}
 	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
-		return "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",
+		return "", "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",
 			fault.Text(fault.Named(reason, t.Secret.Name)), t.Secret.Name)
 	}
-	return overridden, nil
+	return overridden, outlasts, nil
 }
 
 // checkRequest returns what a check before a candidate is sent asks.

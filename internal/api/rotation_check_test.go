@@ -386,7 +386,7 @@ func TestSentIsSentAgain(t *testing.T) {
 	left := &memory{}
 	left.says(nil, target.Finding{Code: "second-password", Verdict: target.Impossible, Text: "Two."})
 	turn := &api.Turn{Record: rotation.Record{Attempt: 1, Doubtful: true}}
-	if _, err := turn.MayBegin(t.Context(), left); err != nil || left.asked.Current.Account != "" {
+	if _, _, err := turn.MayBegin(t.Context(), left); err != nil || left.asked.Current.Account != "" {
 		t.Errorf("a second attempt is checked: %v", err)
 	}
 	w, m := rotating(t)
@@ -406,7 +406,7 @@ func TestSentIsSentAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := turn.MayBegin(t.Context(), m); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
+	if _, _, err := turn.MayBegin(t.Context(), m); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
 		t.Errorf("after an attempt that was not sent: %v", err)
 	}
 }
@@ -428,7 +428,7 @@ func TestMayBegin(t *testing.T) {
 		if err != nil || !ok {
 			t.Fatalf("load: %v, %v", ok, err)
 		}
-		_, err = turn.MayBegin(t.Context(), m)
+		_, _, err = turn.MayBegin(t.Context(), m)
 		return err
 	}
 	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse ||
@@ -503,7 +503,7 @@ func TestEmergencyAgrees(t *testing.T) {
 	})
 	w.must(t, "EmergencyRotation", agreed...)
 	w.inState(t, "db", rotation.Prepared)
-	may := func(trigger rotation.Trigger) (string, error) {
+	may := func(trigger rotation.Trigger) (overridden, outlasts string, err error) {
 		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
 			r.Mode, r.Strategy, r.Trigger = rotation.Rotate, target.Single, trigger
 		})
@@ -513,15 +513,56 @@ func TestEmergencyAgrees(t *testing.T) {
 		}
 		return turn.MayBegin(t.Context(), m)
 	}
-	if text, err := may(rotation.Emergency); err != nil || !strings.Contains(text, "plugin of app") {
+	if text, _, err := may(rotation.Emergency); err != nil || !strings.Contains(text, "plugin of app") {
 		t.Errorf("an emergency: %q, %v", text, err)
 	}
-	if _, err := may(rotation.Manual); fault.KindOf(err) != fault.InUse {
+	if _, _, err := may(rotation.Manual); fault.KindOf(err) != fault.InUse {
 		t.Errorf("a rotation: %v", err)
 	}
 	m.says(nil, target.Finding{Code: "duplicate", Verdict: target.Impossible, Text: "Two."})
-	if _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
+	if _, _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
 		t.Errorf("an emergency with what is impossible: %v", err)
+	}
+	others := target.Finding{
+		Code: "hosts", Verdict: target.NeedsConsent, Account: "app", Text: "Others.", Consent: "hosts", Others: true,
+	}
+	m.says(nil, others)
+	if _, _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
+		t.Errorf("an emergency that changes accounts of others: %v", err)
+	}
+	w.inState(t, "db", rotation.Done)
+	agreed[3] = "e2"
+	w.refused(t, "Rejected.ResourceInUse", "configure db --consent=hosts", "EmergencyRotation", agreed...)
+}
+
+// TestEmergencyNamesWhatOutlastsIt verifies that the dry run, and the record until the next
+// rotation, name by what the holder of the credential could become active again.
+func TestEmergencyNamesWhatOutlastsIt(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.says(nil,
+		target.Finding{Code: "jobs", Verdict: target.Note, Account: "app", Text: "A job.", Fix: "DROP 1;", Outlasts: true},
+		target.Finding{Code: "limit", Verdict: target.Note, Account: "app", Text: "A limit."})
+	request := []string{"SecretName", "db", "VersionId", "e1", "AgreeToFindings", "true"}
+	dry := w.must(t, "EmergencyRotation", append(request, "DryRun", "true")...).(*kms.EmergencyRotationResponse)
+	if len(dry.Findings) != 1 || dry.Findings[0].Code != "jobs" {
+		t.Errorf("a dry run lists %+v", dry.Findings)
+	}
+	w.inState(t, "db", rotation.Prepared)
+	for trigger, want := range map[rotation.Trigger]string{
+		rotation.Emergency: "A job. DROP 1;",
+		rotation.Manual:    "",
+	} {
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+			r.Mode, r.Strategy, r.Trigger = rotation.Rotate, target.Single, trigger
+		})
+		turn, _, err := w.gate.Engine(1).Load(t.Context(), account, "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, outlasts, err := turn.MayBegin(t.Context(), m); err != nil || outlasts != want {
+			t.Errorf("%s: %q outlasts it, want %q (%v)", trigger, outlasts, want, err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -107,11 +108,23 @@ func (c *rotationEmergency) warn(e *env) error {
 	if err := printBroken(e.stderr, out); err != nil {
 		return err
 	}
-	if len(out.Findings) > 0 {
-		fmt.Fprintln(e.stderr, "\nA check finds what a rotation needs a consent for; the answer yes agrees to it:")
-	}
-	for _, f := range out.Findings {
-		fmt.Fprintf(e.stderr, "%s: %s %s\n", f.Code, f.Text, f.Fix)
+	isNote := func(f kms.RotationFinding) bool { return f.Verdict == string(target.Note) }
+	for _, part := range []struct {
+		what  string
+		notes bool
+	}{
+		{"A check finds what a rotation needs a consent for; the answer yes agrees to it:", false},
+		{"The emergency leaves what the holder of the credential can use afterwards:", true},
+	} {
+		list := slices.DeleteFunc(slices.Clone(out.Findings), func(f kms.RotationFinding) bool {
+			return isNote(f) != part.notes
+		})
+		if len(list) > 0 {
+			fmt.Fprintln(e.stderr, "\n"+part.what)
+		}
+		for _, f := range list {
+			fmt.Fprintf(e.stderr, "%s: %s %s\n", f.Code, f.Text, f.Fix)
+		}
 	}
 	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
 }

@@ -63,6 +63,7 @@ var outlives = map[string]bool{
 	"BaseRetired":    false,
 	"Ended":          false,
 	"NoSession":      false,
+	"Outlasts":       false,
 	"Retired":        true,
 	"Preparing":      true,
 	"PreviousDeadAt": false,

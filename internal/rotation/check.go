@@ -156,16 +156,16 @@ func isOpen(f target.Finding, strategy target.Strategy, consents []string) bool 
 
 // Overridable separates the findings that the holder of a leaked credential can bring about, for
 // which an emergency does not wait, from the others: those for which a strategy lacks a consent,
-// and what is wrong with the account in use. A strategy that proves the new credential before it
-// replaces that account may begin with an account in any state, and single sets the password that
-// is missing.
+// unless the rotation would change accounts of others, and what is wrong with the account in use. A
+// strategy that proves the new credential before it replaces that account may begin with an account
+// in any state, and single sets the password that is missing.
 func Overridable(
 	findings []target.Finding, strategy target.Strategy, consents []string,
 ) (overridable, others []target.Finding) {
 	for _, f := range findings {
 		caused := f.Drift || strategy != target.Single && f.InUse
 		stops := f.Verdict == target.Impossible && caused && appliesTo(f, strategy)
-		if stops || isOpen(f, strategy, consents) {
+		if stops || !f.Others && isOpen(f, strategy, consents) {
 			overridable = append(overridable, f)
 		} else {
 			others = append(others, f)
@@ -187,6 +187,20 @@ func Overridden(list []target.Finding) string {
 		return ""
 	}
 	return "in spite of " + strings.Join(codes, ", ") + ": an emergency does not wait for a correction or a consent"
+}
+
+// Outlasting returns what the holder of a leaked credential can use after an emergency.
+func Outlasting(list []target.Finding) []target.Finding {
+	return slices.DeleteFunc(slices.Clone(list), func(f target.Finding) bool { return !f.Outlasts })
+}
+
+// Remaining says in sentences what an emergency leaves, see [Outlasting]; empty for nothing.
+func Remaining(list []target.Finding) string {
+	var texts []string
+	for _, f := range Outlasting(list) {
+		texts = append(texts, f.Text, f.Fix)
+	}
+	return strings.TrimSpace(strings.Join(texts, " "))
 }
 
 // Bounded returns the check with as many findings, and as much text, as a record may hold.

@@ -37,6 +37,8 @@ type Event struct {
 	BaseRetired bool
 	// Answered says, for a step that is tried again, that a system of the target's kind has answered.
 	Answered bool
+	// Outlasts is, for Sending, what the holder of a leaked credential can use after this emergency.
+	Outlasts string
 	// Hold is how long reads may be blocked, for Sending; zero means not at all.
 	Hold time.Duration
 	// Lag is how long replicas may need to learn of the credential, for LoggedIn, Proven and

@@ -23,6 +23,8 @@ func TestOverridable(t *testing.T) {
 	drift := impossible("other")
 	drift.Drift = true
 	open := target.Finding{Code: "c", Verdict: target.NeedsConsent, Consent: "c", Account: "other", Text: "No."}
+	others := open
+	others.Others = true
 	for _, tt := range []struct {
 		name     string
 		finding  target.Finding
@@ -37,6 +39,7 @@ func TestOverridable(t *testing.T) {
 		{"no account", impossible(""), target.Double, nil, false},
 		{"the credential is not there", drift, target.Single, nil, true},
 		{"a consent is missing", open, target.Double, nil, true},
+		{"a consent about accounts of others", others, target.Double, nil, false},
 		{"a consent was given", open, target.Double, []string{"c"}, false},
 	} {
 		overridable, others := rotation.Overridable([]target.Finding{tt.finding}, tt.strategy, tt.consents)
@@ -275,6 +278,37 @@ func TestAdoptionEndsBothQuarantines(t *testing.T) {
 	back, err := rotation.Next(undoing, rotation.Event{Kind: rotation.Cancel}, noon)
 	if err != nil || back.State != rotation.InGrace || back.Candidate != "v3" {
 		t.Errorf("an undo that is cancelled goes back to %s with %s: %v", back.State, back.Candidate, err)
+	}
+}
+
+// TestOutlasts verifies that the record of an emergency says until the next rotation what the
+// holder of the leaked credential can use afterwards, also after the candidate was sent again.
+func TestOutlasts(t *testing.T) {
+	t.Parallel()
+	const text = "An event runs."
+	r := rotation.Record{
+		State: rotation.Prepared, Mode: rotation.Rotate, Trigger: rotation.Emergency, Strategy: target.Double,
+		Base: "v1", Candidate: "v2",
+	}
+	for _, e := range []rotation.Event{
+		{Kind: rotation.Sending, Outlasts: text},
+		{Kind: rotation.Unreached},
+		{Kind: rotation.Sending},
+		{Kind: rotation.Accepted},
+		{Kind: rotation.LoggedIn},
+		{Kind: rotation.Promoted},
+		{Kind: rotation.Retired, Text: "Another password was removed."},
+	} {
+		var err error
+		if r, err = rotation.Next(r, e, noon); err != nil {
+			t.Fatalf("%s: %v", e.Kind, err)
+		}
+	}
+	if r.State != rotation.Done || r.Why() != "Another password was removed. "+text {
+		t.Errorf("%s: the reason is %q", r.State, r.Why())
+	}
+	if r = r.Begin(rotation.Request{ID: "v3", Mode: rotation.Rotate}, noon); r.Outlasts != "" {
+		t.Errorf("the next rotation says %q", r.Outlasts)
 	}
 }
 

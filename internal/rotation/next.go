@@ -151,6 +151,9 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 		if r.Strategy == target.Double {
 			r.Retired = ""
 		}
+		if e.Outlasts != "" {
+			r.Outlasts = e.Outlasts
+		}
 		r.Attempt++
 	case Unready:
 		r = r.unready(e, now)

@@ -168,6 +168,9 @@ type Record struct {
 	// Foreign says in sentences which password that Keyturn did not set the account of the previous
 	// credential has, or had.
 	Foreign string `json:"foreign,omitempty"`
+	// Outlasts says in sentences what the holder of the leaked credential can use after this
+	// emergency, and what to do; empty for nothing.
+	Outlasts string `json:"outlasts,omitempty"`
 	// PreviousDeadAt is when the target rejected the previous credential; zero if it has not. Only
 	// texts use it: they stop advising an undo.
 	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
@@ -479,8 +482,8 @@ func (r Record) Restored(now time.Time) Record {
 }
 
 // Why returns in words why the rotation is where it is, when something is wrong; of one that has
-// ended also why the credential in use could not be checked. A session that was refused, and a
-// password that Keyturn did not set, come after that.
+// ended also why the credential in use could not be checked. A session that was refused, a password
+// that Keyturn did not set, and what outlasts an emergency, come after that.
 func (r Record) Why() string {
 	why := r.Reason
 	if why == "" && r.Probeable() && r.Health.Text != "" && r.Health.Text != waitsForLogin {
@@ -491,7 +494,7 @@ func (r Record) Why() string {
 		session = "After the login with the new credential the target refused the session: " + r.NoSession +
 			". Applications may get the same answer: correct what it names"
 	}
-	return sentences(why, session, r.Foreign)
+	return strings.TrimSpace(sentences(why, session, r.Foreign) + " " + r.Outlasts)
 }
 
 // sentences joins texts that are not empty; each ends with a period then.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
 )
@@ -72,7 +73,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		if base, err = baseState(ctx, t, system, change.Old); err != nil || base == target.Dead {
 			return err
 		}
-		sending.Text, err = t.MayBegin(ctx, system)
+		sending.Text, sending.Outlasts, err = t.MayBegin(ctx, system)
 		return err
 	}
 	if err := w.within(ctx, admit); err != nil {
@@ -217,6 +218,7 @@ func (w *worker) retireOrEvict(
 	var stored error
 	decide := func(ctx context.Context, f target.Foreign) (bool, error) {
 		found = f
+		found.Text = fault.Targeted(fault.Named(f.Text, t.Secret.Name), t.Secret.TargetName())
 		if !t.Record.Evicts(f) {
 			return false, nil
 		}

@@ -34,7 +34,8 @@ type Finding struct {
 	Account string `json:"account,omitempty"`
 	// Text is a whole sentence that says what was found and where. It holds no secret.
 	Text string `json:"text"`
-	// Fix says what to do: a statement to run at the target, or a setting to give; empty for a note.
+	// Fix says what to do: a statement to run at the target, or a setting to give; empty for most
+	// notes.
 	Fix string `json:"fix,omitempty"`
 	// Consent is the value of a secret's rotation setting Consent that agrees to this finding: Code
 	// for NeedsConsent, empty otherwise.
@@ -45,6 +46,13 @@ type Finding struct {
 	// InUse says that Account is the one in use, in whatever form the target shows it: see
 	// [CheckRequest.OfCurrent].
 	InUse bool `json:"in_use,omitempty"`
+	// Others says that a rotation changes accounts that may belong to others than the secret's
+	// applications, and that no holder of its credential can bring that about: an emergency waits for
+	// the consent of the operator.
+	Others bool `json:"others,omitempty"`
+	// Outlasts says that the holder of a leaked credential can, by what was found, become active
+	// again after an emergency, which leaves it.
+	Outlasts bool `json:"outlasts,omitempty"`
 }
 
 // CodeNotOurs is the code of the finding that the account that the secret does not use has a

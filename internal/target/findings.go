@@ -45,6 +45,13 @@ func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) 
 	})
 }
 
+// ChangesOthers is NeedsConsent for a change to accounts that may belong to others than the
+// secret's applications, see [Finding.Others].
+func (f *Findings) ChangesOthers(code, text, fix string, strategies ...Strategy) {
+	f.NeedsConsent(code, text, fix, strategies...)
+	f.List[len(f.List)-1].Others = true
+}
+
 // Denied turns an error of class Denied, which an operator can correct, into a finding. It returns
 // any other error.
 func (f *Findings) Denied(code string, err error, fix string) error {

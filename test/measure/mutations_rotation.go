@@ -253,6 +253,22 @@ var rotationMutations = []mutation{
 		test: "TestOverridable",
 	},
 	{
+		name: "an emergency agrees to a change of accounts of others",
+		file: "internal/rotation/check.go",
+		old:  "if stops || !f.Others && isOpen(",
+		new:  "if stops || isOpen(",
+		pkg:  "internal/rotation",
+		test: "TestOverridable",
+	},
+	{
+		name: "an emergency forgets what its holder can use afterwards",
+		file: "internal/rotation/next.go",
+		old:  "if e.Outlasts != \"\" {",
+		new:  "if false {",
+		pkg:  "internal/rotation",
+		test: "TestOutlasts",
+	},
+	{
 		name: "an emergency says that the credential that it has retired still works",
 		file: "internal/rotation/end.go",
 		old:  "r.BaseRetired = r.BaseRetired || e.BaseRetired",

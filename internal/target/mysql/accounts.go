@@ -100,12 +100,8 @@ func members(h hosts, all []account, passwords ...sensitive.Value) ([]account, e
 
 // choose adds to an error the command that says which of the accounts are meant.
 func choose(err error, all []account) error {
-	var at []string
-	for _, a := range all {
-		at = append(at, shownName(a.host))
-	}
-	return fmt.Errorf("%w: keyturn target update TARGET --set account_host=HOST chooses the account to change; "+
-		"HOST is one of %s, a JSON list of them, or all", err, strings.Join(at, ", "))
+	return fmt.Errorf("%w: keyturn target update TARGET --set %s chooses the accounts to change; leave out hosts of "+
+		"other applications", err, accountHost(all))
 }
 
 // add returns the edits that give New to all accounts that Old opens. With strategy double, Old is

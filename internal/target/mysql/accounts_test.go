@@ -43,7 +43,7 @@ func TestMembers(t *testing.T) {
 		for _, a := range got {
 			at = append(at, a.host)
 		}
-		const command = "keyturn target update TARGET --set account_host=HOST"
+		const command = `keyturn target update TARGET --set 'account_host=["`
 		if err != nil && (!strings.Contains(err.Error(), command) || !strings.Contains(err.Error(), tt.all[1].host)) {
 			t.Errorf("%s: %q names not the command and the hosts", tt.name, err)
 		}

@@ -140,6 +140,9 @@ func (c *checker) check(ctx context.Context) error {
 	if err := c.proxies(ctx); err != nil {
 		return err
 	}
+	if err := c.events(ctx, all); err != nil {
+		return err
+	}
 	if c.partner == "" || len(members) == 0 {
 		return nil
 	}
@@ -179,6 +182,11 @@ func (c *checker) accounts(all []account) []account {
 			c.ask(replaceOthers, own(shown(name, a.host)), "account_host of the target includes "+shown(name, a.host)+
 				", which accepts another password: an application that uses it is refused after a rotation.",
 				"Leave the host out of account_host.", target.Single)
+			c.ask(replaceOthers, own(shown(name, a.host)), "account_host of the target includes "+shown(name, a.host)+
+				", which accepts another password than the one in use: applications that reach it are refused now. A rotation "+
+				"leaves that password, and an emergency removes it.",
+				"If it is the same application's, set the password in use there, or run keyturn rotation emergency NAME. "+
+					"Otherwise leave the host out of account_host.", target.Overlap, target.Double)
 		case !isMember && opens(a):
 			c.ask(leaveHosts, own(shown(name, a.host)), shown(name, a.host)+" accepts the same password, and account_host of "+
 				"the target leaves it out: applications that reach it are refused with the new password.",
@@ -188,9 +196,12 @@ func (c *checker) accounts(all []account) []account {
 		}
 	}
 	if len(left) > 0 {
-		c.report("accounts-left", target.Note, subject{},
-			"Another password opens "+whoAll(name, left)+": a rotation leaves it as it is. If "+
-				"the password in use is changed outside of Keyturn, a repair needs account_host to say which account is meant.", "")
+		text := "Another password opens " + whoAll(name, left) + ": a rotation leaves it as it is."
+		if !c.t.config.AccountHost.chosen() {
+			text += " If the password in use is changed outside of Keyturn, a repair cannot know which account is meant: " +
+				"keyturn target update TARGET --set " + accountHost(members) + "."
+		}
+		c.report("accounts-left", target.Note, subject{}, text, "")
 	}
 	return members
 }
@@ -298,6 +309,9 @@ func (c *checker) terms(a account, self string) {
 		c.report("password-lifetime", target.Note, own(self), fmt.Sprintf(
 			"The password of %s expires %d days after each change: rotate more often.", self, a.terms.lifetime), "")
 	}
+	if a.terms.connections < 0 {
+		c.noLogins(own(self), c.current.Account, a.host)
+	}
 	if n := a.terms.connections; n > 0 {
 		c.report("connection-limit", target.Note, own(self), fmt.Sprintf("%s may have %d connections. Keyturn needs one "+
 			"for a moment; where it is refused because of the limit, that proves the password.", self, n), "")
@@ -309,6 +323,13 @@ func (c *checker) terms(a account, self string) {
 	if a.terms.lockAfter > 0 {
 		c.locks(own(self), fmt.Sprintf("%d failed logins in a row lock %s", a.terms.lockAfter, self))
 	}
+}
+
+// noLogins reports an account that MariaDB lets no client use.
+func (c *checker) noLogins(of subject, name, host string, s ...target.Strategy) {
+	c.report("connection-limit", target.Impossible, of,
+		of.account+" may have no connections (MAX_USER_CONNECTIONS -1), so no login is possible.",
+		statement("ALTER USER "+of.account+" WITH MAX_USER_CONNECTIONS 0;", name, host), s...)
 }
 
 // locks reports that failed logins lock an account: an application that still uses the previous

@@ -36,12 +36,27 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 			c.report("account-locked", target.Impossible, other(self), self+" is locked.",
 				statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.partner, a.host), target.Double)
 		}
+		if a.terms.connections < 0 {
+			c.noLogins(other(self), c.partner, a.host, target.Double)
+		}
 		if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
 			c.report("login-terms", target.Impossible, other(self), self+" cannot log in: "+fix+".", fix, target.Double)
 		}
 	}
 	names := shownName(c.current.Account) + " and " + shownName(c.partner)
-	if !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }) {
+	further := slices.DeleteFunc(slices.Clone(partners), func(a account) bool {
+		return len(a.passwords()) == 0 || slices.ContainsFunc(own, func(b account) bool { return a.host == b.host })
+	})
+	switch {
+	case len(further) > 0 && !c.t.config.AccountHost.chosen():
+		// No ordinary account can make this so: to create an account takes a privilege.
+		f := c.findings(other(names))
+		f.ChangesOthers(otherHosts, whoAll(c.partner, further)+" gets the new password, too, and may be another "+
+			"application's: "+shownName(c.current.Account)+" has no account at that host.",
+			"keyturn target update TARGET --set "+accountHost(members)+" leaves it out. Or create both at the same hosts.",
+			target.Double)
+		c.found = append(c.found, f.List...)
+	case !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }):
 		c.ask(otherHosts, other(names), names+" exist at different hosts: "+whoAll(c.current.Account, members)+"; "+
 			whoAll(c.partner, partners)+". An application may be refused after a rotation.",
 			"Create both at the same hosts.", target.Double)

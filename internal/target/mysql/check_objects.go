@@ -51,32 +51,131 @@ func (mySQL) within3s(query string) string {
 	return strings.Replace(query, "SELECT ", "SELECT /*+ MAX_EXECUTION_TIME(3000) */ ", 1)
 }
 
+// events returns the query for the events that run with the rights of accounts, schema and name of
+// each. Only an administrator with the privilege sees all of them.
+func (mariaDB) events() objects {
+	return objects{
+		what:  "events",
+		query: "SELECT db, name FROM mysql.event WHERE status = 'ENABLED' AND definer IN (%s)",
+		table: "mysql.event",
+	}
+}
+
+func (mySQL) events() objects {
+	return objects{
+		what: "events",
+		query: "SELECT EVENT_SCHEMA, EVENT_NAME FROM information_schema.EVENTS " +
+			"WHERE STATUS = 'ENABLED' AND DEFINER IN (%s)",
+		privilege: "EVENT",
+	}
+}
+
+// list returns the first rows about objects with one of these definers. grant is what a GRANT must
+// have for the administrator to see them all. done is false for a server that has not listed them
+// in time.
+func (c *checker) list(ctx context.Context, o objects, definers []string) (
+	rows [][]string, grant string, done bool, err error,
+) {
+	rows, err = c.conn.rows(ctx, c.t.server.within3s(fmt.Sprintf(o.query, strings.Join(definers, ", "))+" LIMIT 20"))
+	switch number, _, _ := numberOf(err); {
+	case number == 1969 || number == 3024:
+		return nil, "", false, nil
+	case number != 1142 && err != nil: // 1142: no right to the table, see lacks
+		return nil, "", false, err
+	}
+	grant, err = c.lacks(ctx, o)
+	return rows, grant, true, err
+}
+
+// definersOf returns the literals of accounts as the server names definers.
+func definersOf(name string, accounts []account) (list []string) {
+	for _, a := range accounts {
+		list = append(list, quote(name+"@"+a.host))
+	}
+	return list
+}
+
+// events reports events that run with the rights of the accounts of the two names. One that sets
+// the password of its definer does so again after an emergency.
+func (c *checker) events(ctx context.Context, own []account) error {
+	names, definers := shownName(c.current.Account), definersOf(c.current.Account, own)
+	if c.partner != "" {
+		all, err := c.t.accounts(ctx, c.conn, c.partner)
+		if err != nil {
+			return err
+		}
+		names += " or " + shownName(c.partner)
+		definers = append(definers, definersOf(c.partner, all)...)
+	}
+	if len(definers) == 0 {
+		return nil
+	}
+	rows, grant, done, err := c.list(ctx, c.t.server.events(), definers)
+	if err != nil {
+		return err
+	}
+	if grant != "" || !done {
+		text := "Keyturn cannot see whether scheduled events run with the rights of " + names +
+			". Such an event can set a password again after an emergency."
+		fix := "The server has not listed them within 3 s; list them by hand."
+		if grant != "" {
+			if fix, err = c.toAdministrator(ctx, []string{grant}); err != nil {
+				return err
+			}
+		}
+		c.outlasts("events-not-read", text, fix)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	var found, statements []string
+	for _, r := range rows[:min(len(rows), maxDifferences)] {
+		found = append(found, fault.Foreign(r[0]+"."+r[1]))
+		statements = append(statements, disable(r[0], r[1]))
+	}
+	if len(rows) > maxDifferences {
+		found = append(found, "…")
+	}
+	c.outlasts("scheduled-events", "Events run with the rights of "+names+" while event_scheduler is ON: "+
+		strings.Join(found, ", ")+". Such an event can set a password again after an emergency.",
+		"End the sessions of the accounts, and then: "+strings.Join(statements, " "))
+	return nil
+}
+
+// disable returns the statement that ends the runs of an event, for an operator.
+func disable(schema, name string) string {
+	if !fault.IsShown(schema) || !fault.IsShown(name) {
+		return "(SELECT HEX(EVENT_SCHEMA), HEX(EVENT_NAME) FROM information_schema.EVENTS finds an event of which no " +
+			"statement shows the name)"
+	}
+	quoted := func(s string) string { return "`" + strings.ReplaceAll(s, "`", "``") + "`" }
+	return "ALTER EVENT " + quoted(schema) + "." + quoted(name) + " DISABLE;"
+}
+
+// outlasts adds a note about what an emergency leaves.
+func (c *checker) outlasts(code, text, fix string) {
+	f := c.findings(own(shownName(c.current.Account)))
+	f.Add(target.Finding{Code: code, Verdict: target.Note, Text: text, Fix: fix, Outlasts: true})
+	c.found = append(c.found, f.List...)
+}
+
 // definers reports objects that the application has made: of the two accounts, one alone may alter
 // these views and read the text of these routines.
 func (c *checker) definers(ctx context.Context, members, partners []account) error {
-	var list []string
-	for _, a := range members {
-		list = append(list, quote(c.current.Account+"@"+a.host))
-	}
-	for _, a := range partners {
-		list = append(list, quote(c.partner+"@"+a.host))
-	}
+	list := append(definersOf(c.current.Account, members), definersOf(c.partner, partners)...)
 	var found []string
 	for _, o := range c.t.server.objects() {
-		rows, err := c.conn.rows(ctx, c.t.server.within3s(fmt.Sprintf(o.query, strings.Join(list, ", "))+" LIMIT 20"))
-		switch number, _, _ := numberOf(err); {
-		case number == 1142: // no right to the table, which c.sees reports
-		case number == 1969 || number == 3024:
-			c.unread = append(c.unread, unread{what: o.definers() + " (not listed within 3 s)"})
-			continue
+		rows, grant, done, err := c.list(ctx, o, list)
+		switch {
 		case err != nil:
 			return err
+		case !done:
+			c.unread = append(c.unread, unread{what: o.definers() + " (not listed within 3 s)"})
+		case grant != "":
+			c.unread = append(c.unread, unread{o.definers(), grant})
 		}
 		for _, r := range rows {
 			found = append(found, r[0])
-		}
-		if err := c.sees(ctx, o); err != nil {
-			return err
 		}
 	}
 	if len(found) > 0 {
@@ -89,26 +188,21 @@ func (c *checker) definers(ctx context.Context, members, partners []account) err
 	return nil
 }
 
-// sees remembers objects of which the administrator may see only some.
-func (c *checker) sees(ctx context.Context, o objects) error {
-	missing := false
+// lacks returns what a GRANT must have for the administrator to see all objects; empty when it
+// does.
+func (c *checker) lacks(ctx context.Context, o objects) (grant string, err error) {
 	if o.privilege == "" {
-		_, err := c.conn.row(ctx, "SELECT 1 FROM "+o.table+" LIMIT 1")
-		missing = err != nil
-	} else {
-		row, err := c.conn.row(ctx, "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = "+
-			quote(o.privilege)+" AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')")
-		if err != nil || len(row) == 0 {
-			return err
+		if _, err := c.conn.row(ctx, "SELECT 1 FROM "+o.table+" LIMIT 1"); err != nil {
+			return "SELECT ON " + o.table, nil
 		}
-		missing = row[0] == "0"
+		return "", nil
 	}
-	if missing && o.privilege != "" {
-		c.unread = append(c.unread, unread{o.definers(), o.privilege + " ON *.*"})
-	} else if missing {
-		c.unread = append(c.unread, unread{o.definers(), "SELECT ON " + o.table})
+	row, err := c.conn.row(ctx, "SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = "+
+		quote(o.privilege)+" AND GRANTEE = CONCAT('''', REPLACE(CURRENT_USER(), '@', '''@'''), '''')")
+	if err != nil || len(row) == 0 || row[0] != "0" {
+		return "", err
 	}
-	return nil
+	return o.privilege + " ON *.*", nil
 }
 
 func (o objects) definers() string { return "definers of " + o.what }

@@ -2,6 +2,7 @@ package mysql_test
 
 import (
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -61,14 +62,23 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	if text := got["accounts-together note"].Text; !strings.Contains(text, "'check-two'@'%', 'check-two'@'127.0.0.2'") {
 		t.Errorf("the accounts are not named: %s", text)
 	}
-	reports(t, open(t, `"account_host":"%"`), of(two), "leave-account-hosts needs-consent", "accounts-left note")
+	left := reports(t, open(t, `"account_host":"%"`), of(two), "leave-account-hosts needs-consent", "accounts-left note")
+	for text, want := range map[string]bool{
+		got["accounts-left note"].Text:  true,
+		left["accounts-left note"].Text: false,
+	} {
+		if strings.Contains(text, `--set 'account_host=["%`) != want {
+			t.Errorf("the accounts that a rotation leaves: %s", text)
+		}
+	}
 	reports(t, open(t, `"account_host":"all"`), of(two), "accounts-together note",
-		"replace-other-passwords needs-consent single")
+		"replace-other-passwords needs-consent single", "replace-other-passwords needs-consent overlap double")
 
 	terms := f.account(t, "check-terms")
 	alter(terms, "REQUIRE X509 WITH MAX_USER_CONNECTIONS 3 PASSWORD EXPIRE INTERVAL 10 DAY ACCOUNT LOCK")
 	reports(t, tt, of(terms), "login-terms impossible", "account-locked impossible", "connection-limit note",
 		"password-lifetime note")
+	checkHosts(t, f, open)
 	expired := f.account(t, "check-expired")
 	alter(expired, "PASSWORD EXPIRE")
 	reports(t, tt, of(expired), "password-expired note")
@@ -112,6 +122,30 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	for _, s := range []target.Strategy{target.Single, target.Overlap, target.Double} {
 		if tt.(target.Windower).Window(s) == "" {
 			t.Errorf("no window of %s", s)
+		}
+	}
+}
+
+// checkHosts verifies that an emergency waits for the consent to change an account of the partner's
+// name that may be another application's, unless account_host names the accounts.
+func checkHosts(t *testing.T, f fixture, open func(*testing.T, ...string) target.Target) {
+	t.Helper()
+	one, clone := f.account(t, "check-e1"), f.account(t, "check-e1c")
+	create := "CREATE USER %s@'127.0.0.2' IDENTIFIED BY '%s'"
+	f.exec(t, fmt.Sprintf(create, quote(clone.Account), "of-another-application"))
+	pair := target.CheckRequest{Current: one, Partner: clone.Account}
+	const hosts, rights = "different-hosts needs-consent double", "different-rights needs-consent double"
+	got := reports(t, open(t), pair, hosts, rights)[hosts]
+	if !got.Others || !strings.Contains(got.Text, "'check-e1c'@'127.0.0.2' gets the new password") ||
+		!strings.Contains(got.Fix, `update TARGET --set 'account_host=["%"]'`) {
+		t.Errorf("an account of another application: %+v", got)
+	}
+	reports(t, open(t, `"account_host":["%"]`), pair)
+	// The holder of the credential in use can set another password, and must not stop an emergency.
+	f.exec(t, fmt.Sprintf(create, quote(one.Account), "of-the-holder"))
+	for _, finding := range targettest.Findings(t, open(t), pair) {
+		if finding.Others {
+			t.Errorf("an emergency waits for what the holder can bring about: %+v", finding)
 		}
 	}
 }
@@ -183,8 +217,10 @@ func checkBlind(t *testing.T, f fixture, open func(target.Credential) target.Tar
 	tt := open(admin)
 	first, other := f.account(t, "check-blind-1"), f.account(t, "check-blind-2")
 	pair := target.CheckRequest{Current: first, Partner: other.Account}
-	const unread = "not-compared needs-consent double"
-	got := reports(t, tt, pair, unread)[unread]
+	const unread, events = "not-compared needs-consent double", "events-not-read note"
+	found := reports(t, tt, pair, unread, events)
+	f.exec(t, strings.TrimSuffix(found[events].Fix, ";"))
+	got := found[unread]
 	if !strings.Contains(got.Text, "mysql.columns_priv, mysql.procs_priv") ||
 		!strings.Contains(got.Text, "definers of views, definers of routines") {
 		t.Errorf("the rights that are not compared are not named: %+v", got)
@@ -216,6 +252,26 @@ func mariaCheck(t *testing.T, n *node) {
 	}
 	pair := target.CheckRequest{Current: n.account(t, "check-partner"), Partner: parsec.Account}
 	reports(t, tt, pair, "auth-plugin impossible double")
+	none, partner := n.account(t, "check-none-in"), n.account(t, "check-none-in-2")
+	n.alter(t, partner, "WITH MAX_USER_CONNECTIONS -1")
+	closed := target.CheckRequest{Current: none, Partner: partner.Account}
+	const limit = "connection-limit impossible"
+	fix := reports(t, tt, closed, limit+" double", "different-rights needs-consent double")[limit+" double"]
+	if fix.InUse {
+		t.Errorf("an emergency promotes a login that no client can use: %+v", fix)
+	}
+	n.exec(t, strings.TrimSuffix(fix.Fix, ";"))
+	n.alter(t, none, "WITH MAX_USER_CONNECTIONS -1")
+	reports(t, tt, target.CheckRequest{Current: none}, limit)
+	n.alter(t, none, "WITH MAX_USER_CONNECTIONS 0")
+	n.alter(t, partner, "PASSWORD EXPIRE")
+	reports(t, tt, closed)
+	change := target.Change{ID: "x", Strategy: target.Double, Old: none, New: next(t, tt, partner)}
+	targettest.Must(t, tt.Apply(targettest.Within(t), change))
+	conn, err := n.connect(t.Context(), change.New) // a rotation ends the expiry of a password
+	targettest.Must(t, err)
+	_, err = conn.(driver.ExecerContext).ExecContext(t.Context(), "SET @a = 1", nil)
+	targettest.Must(t, errors.Join(err, conn.Close()))
 	socket := n.account(t, "check-socket")
 	n.alter(t, socket, "IDENTIFIED VIA unix_socket")
 	got := findings(t, tt, target.CheckRequest{Current: socket})
@@ -233,6 +289,14 @@ func mariaCheck(t *testing.T, n *node) {
 		n.exec(t, missing)
 		err := n.harness(admin).Open(t, n.Addr).(target.Tester).Test(targettest.Within(t))
 		targettest.Result(t, err, target.Denied, text)
+		if name != "check-some" {
+			continue
+		}
+		for _, table := range []string{"db", "tables_priv", "roles_mapping", "proxies_priv"} {
+			if want := "GRANT SELECT ON mysql." + table + " TO 'check-some'@'%';"; !strings.Contains(err.Error(), want) {
+				t.Errorf("a test does not name all grants that are missing: %v", err)
+			}
+		}
 	}
 }
 
@@ -246,6 +310,7 @@ func TestCheckOfServer(t *testing.T) {
 	n.exec(t, "CREATE USER ''@'localhost'", "CREATE USER ''@'10.1.2.3' IDENTIFIED BY '"+account.Secret.Reveal()+"'")
 	reports(t, tt, r, "anonymous-account note", "anonymous-account impossible")
 	n.exec(t, "DROP USER ''@'localhost'", "DROP USER ''@'10.1.2.3'")
+	checkEvents(t, n, tt)
 	n.exec(t, "SET GLOBAL max_password_errors = 5")
 	reports(t, tt, r, "lock-after-failures needs-consent single", "failed-logins note overlap double")
 	n.exec(t, "SET GLOBAL max_password_errors = DEFAULT")
@@ -255,6 +320,36 @@ func TestCheckOfServer(t *testing.T) {
 	targettest.Expect(t, tt.(target.Tester).Test(targettest.Within(t)), target.Denied, "read-only")
 	n.exec(t, "SET GLOBAL read_only = OFF")
 	targettest.Expect(t, tt.(target.Tester).Test(targettest.Within(t)), target.Denied, "strict_password_validation")
+}
+
+// checkEvents verifies that an emergency names the events by which its account gets its password
+// back, with statements that end them.
+func checkEvents(t *testing.T, f fixture, tt target.Target) {
+	t.Helper()
+	leaked, other := f.account(t, "check-events"), f.account(t, "check-events-2")
+	f.exec(t, "CREATE DATABASE events_db",
+		"GRANT ALL ON events_db.* TO 'check-events'@'%'", "GRANT ALL ON events_db.* TO 'check-events-2'@'%'")
+	r := target.CheckRequest{Current: leaked, Partner: other.Account}
+	reports(t, tt, r)
+	by := func(c target.Credential, statement string) {
+		conn, err := f.connect(t.Context(), c)
+		targettest.Must(t, err)
+		defer conn.Close()
+		_, err = conn.(driver.ExecerContext).ExecContext(t.Context(), statement, nil)
+		targettest.Must(t, err)
+	}
+	by(leaked, "CREATE EVENT events_db.`ba``ck` ON SCHEDULE EVERY 1 DAY DO SET @a = 1")
+	by(leaked, "CREATE EVENT events_db.off ON SCHEDULE EVERY 1 DAY DISABLE DO SET @a = 1")
+	by(other, "CREATE EVENT events_db.back2 ON SCHEDULE EVERY 1 DAY DO SET @a = 1")
+	found := reports(t, tt, r, "scheduled-events note")["scheduled-events note"]
+	if !found.Outlasts || strings.Contains(found.Text, "events_db.off") {
+		t.Errorf("events: %+v", found)
+	}
+	_, statements, _ := strings.Cut(found.Fix, ": ")
+	for statement := range strings.SplitSeq(strings.TrimSuffix(statements, ";"), "; ") {
+		f.exec(t, statement)
+	}
+	reports(t, tt, r)
 }
 
 // TestSlowServer verifies that a check asks for consent where the server does not list in time what
@@ -279,6 +374,7 @@ func TestSlowServer(t *testing.T) {
 
 // mySQLCheck verifies findings about forms that only MySQL has.
 func mySQLCheck(t *testing.T, n *mySQLNode) {
+	checkEvents(t, n, n.open(t))
 	testCheck(t, n, n.open)
 	testForeignNames(t, n, n.open)
 	checkBlind(t, n, func(admin target.Credential) target.Target {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -48,6 +49,16 @@ func (h *hosts) UnmarshalJSON(data []byte) error {
 
 // chosen reports whether the operator has said which hosts count.
 func (h hosts) chosen() bool { return len(h) > 0 }
+
+// accountHost returns the argument of --set that names the hosts of accounts, as a shell takes it.
+func accountHost(accounts ...[]account) string {
+	var at []string
+	for _, a := range slices.Concat(accounts...) {
+		at = append(at, a.host)
+	}
+	list, _ := json.Marshal(at) // strings
+	return fault.ShellWord("account_host=" + string(list))
+}
 
 // has reports whether accounts at a host count.
 func (h hosts) has(host string) bool {

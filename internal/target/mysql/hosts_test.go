@@ -142,11 +142,44 @@ func testHosts(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 		// The name is then of two applications: a repair must not guess which one is meant.
 		lost := target.Change{ID: "y", Strategy: target.Single, Old: next(t, tt, old), New: next(t, tt, old)}
 		err := tt.Apply(targettest.Within(t), lost)
-		targettest.Expect(t, err, target.Denied, "set account_host")
+		targettest.Expect(t, err, target.Denied, `--set 'account_host=["%","127.0.0.2"]'`)
 		opens(t, f, "after a refused Apply", c.New, true, false)
 		all := open(t, `"account_host":"all"`)
 		targettest.Must(t, all.Apply(targettest.Within(t), lost))
 		opens(t, f, "with all hosts", lost.New, true, true)
+	})
+	t.Run("another password of the holder", func(t *testing.T) {
+		// Where account_host names the account, an emergency removes that password; where it does not,
+		// the sentence for the operator has the commands that do.
+		for _, s := range []target.Strategy{target.Overlap, target.Double} {
+			for _, named := range []bool{true, false} {
+				c := begin(s)
+				if s == target.Double {
+					c.New = next(t, tt, f.account(t, "hosts-"+rand.Text()[:8]))
+				}
+				kept := next(t, tt, c.Old)
+				set(kept, "127.0.0.2")
+				system := tt
+				if named {
+					system = open(t, `"account_host":["%","127.0.0.2"]`)
+				}
+				targettest.Must(t, system.Apply(targettest.Within(t), c))
+				var found target.Foreign
+				err := system.(target.Evictor).RetireOrEvict(targettest.Within(t), c,
+					func(_ context.Context, f target.Foreign) (bool, error) {
+						found = f
+						return f.Kind == target.ForeignFound, nil
+					})
+				targettest.Must(t, err)
+				opens(t, f, string(s)+", the leaked one", c.Old, false, false)
+				opens(t, f, string(s)+", the one that the holder has set", kept, false, !named)
+				command := strings.Contains(found.Text, `update TARGET --set 'account_host=["%","127.0.0.2"]'`) &&
+					strings.Contains(found.Text, "rotation emergency NAME")
+				if command == named {
+					t.Errorf("%s, named %t: %s", s, named, found.Text)
+				}
+			}
+		}
 	})
 	t.Run("added during the grace period", func(t *testing.T) {
 		old := password()

@@ -68,7 +68,9 @@ func testLogin(t *testing.T, f fixture, h targettest.Harness, authority *servers
 	// Another account of the name comes first for this host.
 	hidden := f.account(t, "login-hidden")
 	f.exec(t, "CREATE USER "+quote(hidden.Account)+"@'127.0.0.1' IDENTIFIED BY 'Another-password-1'")
-	verify(hidden, target.Login{}, target.Denied, "can reach 'login-hidden'@'127.0.0.1' instead")
+	verify(hidden, target.Login{}, target.Denied, "can reach 'login-hidden'@'127.0.0.1' instead; if that is the same "+
+		"application's: keyturn rotation cancel NAME, keyturn target update TARGET --set "+
+		`'account_host=["%","127.0.0.1"]', and then the rotation or keyturn rotation emergency NAME again`)
 
 	// Each of these is the only account of its name.
 	n := 0

@@ -150,7 +150,7 @@ func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 		if len(taken) == 0 {
 			return t.remove(all, c, double)
 		}
-		found := t.found(taken, c, len(all) > 1 && !t.config.AccountHost.chosen())
+		found := t.found(taken, all, c)
 		switch remove, err := evict(ctx, found); {
 		case err != nil:
 			return nil, err
@@ -175,15 +175,15 @@ func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 	})
 }
 
-// found describes a password that these accounts have, and that Keyturn did not set. shared says
-// that some of them may be another application's.
-func (t *my) found(taken []account, c target.Change, shared bool) target.Foreign {
+// found describes a password that some of all accounts of a name have, and that Keyturn did not
+// set.
+func (t *my) found(taken, all []account, c target.Change) target.Foreign {
 	names := whoAll(c.Old.Account, taken)
 	switch {
-	case shared:
+	case len(all) > 1 && !t.config.AccountHost.chosen():
 		return target.Foreign{Kind: target.ForeignShared, Text: fmt.Sprintf("%s has another password, which Keyturn did "+
-			"not set and has left: it still logs in. It may be another application's. If it is not, remove it, and set "+
-			"account_host of the target.", names)}
+			"not set and has left: it still logs in. It may be another application's. If it is not: keyturn target update "+
+			"TARGET --set %s, and then keyturn rotation emergency NAME removes the password.", names, accountHost(all))}
 	case c.Strategy == target.Overlap:
 		return target.Foreign{Kind: target.ForeignFound, Text: fmt.Sprintf("%s has another password beside the new one, "+
 			"which Keyturn did not set and has left: it still logs in. keyturn rotation emergency NAME removes it.", names)}

@@ -100,7 +100,12 @@ func (t *my) whyRejected(
 	switch {
 	case len(others)+len(anonymous) > 0:
 		list := strings.Trim(whoAll(c.Account, others)+", "+whoAll("", anonymous), ", ")
-		return "Keyturn logs in from " + shownName(row[0]) + ", and such a login can reach " + list + " instead"
+		text := "Keyturn logs in from " + shownName(row[0]) + ", and such a login can reach " + list + " instead"
+		if len(others) > 0 && !t.config.AccountHost.chosen() {
+			text += "; if that is the same application's: keyturn rotation cancel NAME, keyturn target update TARGET --set " +
+				accountHost(opens, others) + ", and then the rotation or keyturn rotation emergency NAME again"
+		}
+		return text
 	case row[1] != fmt.Sprint(never):
 		return "the server may block the account after failed logins, until FLUSH PRIVILEGES"
 	}

@@ -61,6 +61,8 @@ type grants interface {
 	defaultRoles(who identity) (query, table string)
 	// objects returns the queries for objects with a definer, and within3s bounds such a query.
 	objects() []objects
+	// events returns the query for enabled events with a definer, schema and name of each.
+	events() objects
 	within3s(query string) string
 	// tables returns the tables that a look-up reads.
 	tables() []string

@@ -18,13 +18,25 @@ func (t *my) Test(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	c := &checker{t: t, conn: conn}
+	var missing []string
+	var denied error
 	for _, table := range t.server.tables() {
 		if _, err := conn.row(ctx, "SELECT 1 FROM "+table+" LIMIT 1"); err != nil {
-			return target.WithAdvice(readFailed(attempt, err, t.admin.Secret),
-				"GRANT SELECT ON "+table+" TO "+shownName(t.admin.Account), t.admin.Secret)
+			failed := readFailed(attempt, err, t.admin.Secret)
+			if failed.Class != target.Denied {
+				return failed
+			}
+			missing, denied = append(missing, "SELECT ON "+table), failed
 		}
 	}
-	c := &checker{t: t, conn: conn}
+	if denied != nil {
+		statements, err := c.toAdministrator(ctx, missing)
+		if err != nil {
+			return readFailed(attempt, err, t.admin.Secret)
+		}
+		return target.WithAdvice(denied, statements, t.admin.Secret)
+	}
 	if err := c.server(ctx); err != nil {
 		return readFailed(attempt, err, t.admin.Secret)
 	}

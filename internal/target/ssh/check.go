@@ -258,7 +258,7 @@ func (h *host) checkOwner(ctx context.Context, s *session, f *target.Findings, l
 	relative := func(l keyLine) bool { return !strings.HasPrefix(l.file, "/") }
 	others = fault.Foreign(strings.Join(strings.Fields(others), ", "))
 	if others != "" && slices.ContainsFunc(lines, relative) {
-		f.NeedsConsent(consentToSharedKeys, fmt.Sprintf(
+		f.ChangesOthers(consentToSharedKeys, fmt.Sprintf(
 			"The account has its home directory, and so its keys, in common with %s: a rotation changes what opens them, too.",
 			others,
 		), "Give each account a home directory of its own.")
