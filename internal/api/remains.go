@@ -26,9 +26,13 @@ func remains(s secret.Secret, r rotation.Record) string {
 	for _, account := range b.Accounts {
 		quoted = append(quoted, strconv.Quote(account))
 	}
-	text := fmt.Sprintf("Nothing changes at target %q: account %s stays, with the credential in use.",
-		s.TargetName(), quoted[0])
-	if len(quoted) != 1 {
+	text := fmt.Sprintf("Nothing changes at target %q.", s.TargetName())
+	switch len(quoted) {
+	case 0: // they are not known
+	case 1:
+		text = fmt.Sprintf("Nothing changes at target %q: account %s stays, with the credential in use.",
+			s.TargetName(), quoted[0])
+	default:
 		text = fmt.Sprintf("Nothing changes at target %q: accounts %s stay, with their passwords.",
 			s.TargetName(), strings.Join(quoted, " and "))
 	}

@@ -60,7 +60,7 @@ func TestForeignNames(t *testing.T) {
 	blind = true
 	list = targettest.Findings(t, tt, ask)
 	targettest.Harmless(t, list)
-	const fix = `rabbitmqctl set_user_tags $'a $(id)\'\u000a' administrator`
+	const fix = `rabbitmqctl set_user_tags $'a $(id)\'\012' administrator`
 	for _, f := range list {
 		if f.Code == "nodes-not-read" && f.Fix != fix {
 			t.Errorf("fix: %s; want %s", f.Fix, fix)
