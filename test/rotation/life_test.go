@@ -277,7 +277,7 @@ func TestEmergencyEvicts(t *testing.T) {
 	until(t, s, "app", "grace")
 	must(t, second(s.Client.EndRotationGrace(t.Context(), name("app"))))
 	r := until(t, s, "app", "done")
-	if !strings.Contains(r.Reason, "has another password") ||
+	if !strings.Contains(r.Reason, "has a password other than") ||
 		!strings.Contains(r.Reason, `ALTER ROLE "app" PASSWORD NULL`) {
 		t.Errorf("a password that was left: %q", r.Reason)
 	}
