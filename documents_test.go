@@ -174,7 +174,7 @@ var (
 )
 
 // TestSecurityClaims verifies that each test that docs/security.md names for a claim exists, and
-// docs/rotation.md for a rule.
+// docs/ARCHITECTURE.md for a rule.
 func TestSecurityClaims(t *testing.T) {
 	t.Parallel()
 	declared := map[string]bool{}
@@ -189,7 +189,7 @@ func TestSecurityClaims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for page, least := range map[string]int{"docs/security.md": 100, "docs/rotation.md": 10} {
+	for page, least := range map[string]int{"docs/security.md": 100, "docs/ARCHITECTURE.md": 10} {
 		claims := claimedTest.FindAllStringSubmatch(read(t, page), -1)
 		for _, m := range claims {
 			if !declared[m[1]] {

@@ -109,7 +109,7 @@ func TestKindsNameWhatAnEmergencyLeaves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, block, _ := strings.Cut(string(page), "\n**Sessions.** ")
+	_, block, _ := strings.Cut(string(page), "\n#### Sessions\n")
 	block, _, _ = strings.Cut(block, "\n### ")
 	block = strings.Join(strings.Fields(block), " ")
 	const check = "keyturn rotation check NAME shows"
