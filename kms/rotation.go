@@ -283,6 +283,10 @@ type DescribeRotationResponse struct {
 	RequestID        string         `kms:"RequestId"`
 }
 
+// FindingQuarantined is the code of the finding that a rotation is quarantined:
+// [RotationFinding.Code].
+const FindingQuarantined = "quarantined"
+
 // The verdicts of a check on a strategy: [CheckedStrategy.Verdict].
 const (
 	// VerdictSafe means that nothing stands in the way of a rotation.

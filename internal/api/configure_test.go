@@ -1,12 +1,15 @@
 package api_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -119,5 +122,50 @@ func TestAnotherTargetKeepsNoSettingOfTheFormer(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// stateful is a memory whose own state shows which credentials it accepts.
+type stateful struct{ *memory }
+
+func (m stateful) Inspect(_ context.Context, list []target.Credential) ([]target.Liveness, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var seen []target.Liveness
+	for _, c := range list {
+		is := target.Dead
+		if m.passwords[c.Account].Equal(c.Secret) {
+			is = target.Live
+		}
+		seen = append(seen, is)
+	}
+	return seen, nil
+}
+
+// TestConfigureRefusesAWrongCredential verifies that a secret whose credential the target's own
+// state shows to be wrong is not attached, and that no login finds that out. In a quarantine, which
+// is about such a credential, and while a rotation changes it, settings can be changed.
+func TestConfigureRefusesAWrongCredential(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	kind := w.env.Kinds["memory"]
+	kind.Open = func(target.Settings) (target.Target, error) { return stateful{m}, nil }
+	w.env.Kinds["memory"] = kind
+	m.set("gen", "another")
+	const wrong = `The target does not accept the stored credential of gen: its own state says so.`
+	for _, part := range []string{wrong, "(keyturn secret put gen), or set this one at the target"} {
+		w.refused(t, kms.CodeResourceInUse, part, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	}
+	if s := w.stored(t, "gen"); s.IsRotated() || m.logins("gen") != 0 {
+		t.Errorf("it is attached to %q, after %d logins", s.TargetName(), m.logins("gen"))
+	}
+	m.set("gen", "p")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	m.set("gen", "another")
+	w.now = w.now.Add(time.Hour)
+	w.refused(t, kms.CodeResourceInUse, wrong, "ConfigureRotation", "SecretName", "gen", "GracePeriod", "1h")
+	for _, state := range []rotation.State{rotation.Quarantined, rotation.Applying, rotation.Prepared} {
+		w.inState(t, "gen", state)
+		w.must(t, "ConfigureRotation", "SecretName", "gen", "GracePeriod", "1h")
 	}
 }

@@ -91,17 +91,7 @@ func (k *inspection) otherCredential() target.Credential {
 }
 
 // retired returns the account that a rotation has left without a credential; empty for none.
-func (k *inspection) retired() string {
-	v, ok := k.secret.Versions[k.record.Retired]
-	if !ok {
-		return ""
-	}
-	list, _, err := credentials(k.Env, k.tx, k.secret, v)
-	if err != nil {
-		return ""
-	}
-	return list[0].Account
-}
+func (k *inspection) retired() string { return k.accountIn(k.tx, k.secret, k.record.Retired) }
 
 // everything checks the account, and logs in as the application does.
 func (k *inspection) everything(ctx context.Context) {
@@ -112,13 +102,15 @@ func (k *inspection) everything(ctx context.Context) {
 }
 
 // refusal returns why the settings of a secret are refused: an account that rotations must not
-// change, or a finding that makes a rotation with its strategy impossible.
+// change, or a finding that makes a rotation with its strategy impossible. In a quarantine the
+// credential in use is known not to work, and settings may be what the repair needs.
 func (k *inspection) refusal() error {
 	var serious []target.Finding
 	for _, f := range k.check.Findings {
 		switch {
 		case f.Code == codeNotAllowed:
 			return fault.New(fault.InUse, "%s", fault.Text(f.Text))
+		case k.record.State == rotation.Quarantined && (f.Drift || f.Code == rotation.CodeLoginRejected):
 		case f.Verdict == target.Impossible && f.Code != codeNotForSecret && f.Code != codeCheckDenied:
 			serious = append(serious, f)
 		}
@@ -309,13 +301,7 @@ func (k *inspection) logInAtCopies(ctx context.Context, copied target.Copied, c 
 // logInWith makes one login, and reports whether it showed that the credential works. rejected is
 // the verdict on a credential that does not.
 func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejected target.Verdict) bool {
-	known := []target.Liveness{target.NotKnown}
-	if i, ok := k.system.(target.Inspector); ok {
-		if seen, err := i.Inspect(ctx, []target.Credential{c}); err == nil && len(seen) == 1 {
-			known = seen
-		}
-	}
-	if known[0] == target.Dead {
+	if k.inspect(ctx, c) == target.Dead {
 		k.add(k.deadCredential(c, rejected, "its own state says so"))
 		return false
 	}
@@ -390,8 +376,38 @@ func (c *Call) checkAccount(
 }
 
 // ask checks the account within the time that a call waits for a target.
-func (k *inspection) ask(ctx context.Context) {
+func (k *inspection) ask(ctx context.Context) { k.askWith(ctx, k.account) }
+
+// askWith has the target asked within the time that a call waits for it.
+func (k *inspection) askWith(ctx context.Context, ask func(context.Context)) {
 	bounded, ended := k.concealing(ctx, k.target, standingWait)
-	k.account(bounded)
+	ask(bounded)
 	ended(k.silence)
+}
+
+// accountAndState is [inspection.account], and a finding if the target's own state shows that it
+// does not accept the credential in use, unless a rotation is changing that. fix says what to do
+// then; empty for a secret that is rotated.
+func (k *inspection) accountAndState(ctx context.Context, fix string) {
+	k.account(ctx)
+	if k.method.base == "" || k.check.Unchecked != "" || !k.record.Probeable() ||
+		k.inspect(ctx, k.method.current) != target.Dead {
+		return
+	}
+	f := k.deadCredential(k.method.current, target.Impossible, "its own state says so")
+	f.Fix = cmp.Or(fix, f.Fix)
+	k.add(f)
+}
+
+// inspect returns what the target's own state shows of a credential.
+func (k *inspection) inspect(ctx context.Context, c target.Credential) target.Liveness {
+	i, ok := k.system.(target.Inspector)
+	if !ok {
+		return target.NotKnown
+	}
+	seen, err := i.Inspect(ctx, []target.Credential{c})
+	if err != nil || len(seen) != 1 {
+		return target.NotKnown
+	}
+	return seen[0]
 }

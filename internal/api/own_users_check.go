@@ -88,6 +88,7 @@ func (c *Call) checkOwn(s secret.Secret, r rotation.Record) (*kms.CheckRotationR
 	k := &inspection{
 		Call:   c,
 		secret: s,
+		record: r,
 		target: store.Target{Name: secret.OwnUsers},
 		system: o,
 		has:    []target.Strategy{target.Overlap},

@@ -27,7 +27,7 @@ func TestDeletionNamesWhatRemains(t *testing.T) {
 	})
 	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.State = rotation.Scheduled }) // nothing was sent
 	key := w.accessKey(t)
-	const double = `Nothing changes at target "pg": accounts "one" and "two" stay, with their passwords.`
+	const double = `Nothing changes at target "pg": accounts "one" and "two" stay, with their passwords. "one" is in use.`
 	for _, tt := range []struct {
 		name, want string
 	}{
@@ -36,8 +36,8 @@ func TestDeletionNamesWhatRemains(t *testing.T) {
 		{"double", double + " The rotation in state grace has not ended, so a second credential may work there, too."},
 		{
 			"prepared",
-			`Nothing changes at target "pg": accounts "gen" and "gen2" stay, with their passwords. If prepare-accounts has ` +
-				`made "gen2", and no application uses that account, keyturn target prepare-accounts pg --account=gen ` +
+			`Nothing changes at target "pg": accounts "gen" and "gen2" stay, with their passwords. "gen" is in use. If ` +
+				`prepare-accounts has made "gen2", and no application uses that account, keyturn target prepare-accounts pg --account=gen ` +
 				"--clone=gen2 --undo --apply removes it once the secret is deleted.",
 		},
 		{
@@ -87,4 +87,36 @@ func TestEmergencyNamesWhatItLeaves(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestDeletionNamesTheOnlyPassword verifies that a deletion names the account in use where the
+// other one has no password, and how to read the value that is lost with the secret: before the
+// deletion, and in its window.
+func TestDeletionNamesTheOnlyPassword(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("gen2", "q")
+	w.must(t, "PutSecretValue", "SecretName", "gen", "VersionId", "v2", "SecretData",
+		`{"username":"gen2","password":"q"}`)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "Strategy", "double",
+		"CloneAccountName", "gen")
+	const stay = `Nothing changes at target "pg": accounts "gen" and "gen2" stay`
+	const only = stay + `. "gen2" is in use, and "gen" has no password. The password in use is in this secret alone: `
+	remains := func(what, want string) {
+		t.Helper()
+		if got := w.describe(t, "gen").Remains; got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	remains("never rotated", stay+`, with their passwords. "gen2" is in use.`)
+	w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) {
+		r.State, r.Strategy, r.Retired = rotation.Done, target.Double, "v1"
+	})
+	remains("rotated", only+"keyturn secret get gen shows it until the secret is deleted.")
+	w.must(t, "DeleteSecret", "SecretName", "gen")
+	remains("in the deletion window",
+		only+"keyturn secret restore gen, and then keyturn secret get gen, shows it until the secret is deleted.")
+	w.must(t, "RestoreSecret", "SecretName", "gen")
+	w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) { r.Retired = "v2" })
+	remains("the account has a credential again", stay+`, with their passwords. "gen2" is in use.`)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -147,12 +148,16 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 		TargetName: k.target.Name,
 		CheckTime:  k.check.At,
 		Unchecked:  k.check.For(k.check.Version, k.At).Unchecked,
-		Findings:   shownFindings(k.check.Findings, consents),
 	}
+	findings := k.check.Findings
+	if k.record.State == rotation.Quarantined {
+		findings = append([]target.Finding{quarantinedFinding(k.record)}, findings...)
+	}
+	out.Findings = shownFindings(findings, consents)
 	for _, strategy := range k.has {
 		row := kms.CheckedStrategy{
 			Strategy: string(strategy),
-			Verdict:  string(rotation.VerdictFor(k.check.Findings, strategy, consents, k.check.Unchecked != "")),
+			Verdict:  string(rotation.VerdictFor(findings, strategy, consents, k.check.Unchecked != "")),
 			Window:   windowOf(k.system, strategy),
 			Consents: []string{},
 		}
@@ -168,6 +173,21 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 	}
 	out.Verdict = cmp.Or(out.Verdict, string(rotation.NotPossible))
 	return out
+}
+
+// quarantinedFinding says that a rotation is quarantined. It is not part of the check that is
+// stored: it holds until the repair.
+func quarantinedFinding(r rotation.Record) target.Finding {
+	since := ""
+	if at := r.QuarantinedAt(); !at.IsZero() {
+		since = " since " + at.UTC().Format(time.RFC3339)
+	}
+	return target.Finding{
+		Code:    kms.FindingQuarantined,
+		Verdict: target.Impossible,
+		Text:    "Quarantined" + since + ": " + strings.TrimSuffix(r.Reason, ".") + ".",
+		Fix:     fault.Command("rotation repair", r.Secret) + " explains what can be done.",
+	}
 }
 
 func shownFindings(list []target.Finding, consents []string) []kms.RotationFinding {

@@ -655,3 +655,29 @@ func TestAttachedNames(t *testing.T) {
 	says("log in with gen. Keep", "UpdateTarget", "Config", moved)
 	says(`attached to target "pg": gen and 2 more`, "DeregisterTarget")
 }
+
+// TestCheckNamesTheQuarantine verifies that a check of a quarantined secret says first that and why
+// it is quarantined, though no login is made within a minute of the one that has shown it.
+func TestCheckNamesTheQuarantine(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	since := w.now
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+		r.LoginFailedAt = since
+		*r = r.Drifted("v1", "pg", target.Single, "password authentication failed", since)
+	})
+	w.now = w.now.Add(10 * time.Second)
+	out := w.check(t, "db")
+	want := "Quarantined since " + since.UTC().Format(time.RFC3339) + ": The target does not accept the credential in " +
+		"use: password authentication failed. No login with it has succeeded yet: it was stored with a mistake, or " +
+		"changed outside of Keyturn."
+	if f := out.Findings[0]; f.Code != kms.FindingQuarantined || f.Text != want ||
+		f.Fix != "keyturn rotation repair db explains what can be done." || out.Verdict != kms.VerdictImpossible {
+		t.Errorf("%s: %+v\nwant %s", out.Verdict, f, want)
+	}
+	for _, f := range w.describe(t, "db").CheckFindings {
+		if f.Code == kms.FindingQuarantined {
+			t.Error("the quarantine is part of the stored check, which outlasts it")
+		}
+	}
+}

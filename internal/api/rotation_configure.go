@@ -95,7 +95,8 @@ const standingWait = 3 * time.Second
 // refuseImpossible checks a secret with these settings at its target, and refuses what the engine
 // would refuse at the first rotation. Without an answer it refuses nothing: the engine asks again
 // before each change. Mistakes in the settings are left to [Call.configure]. It makes no login: the
-// engine's first probe does. The check is nil if the target was not asked.
+// engine's first probe does; but it refuses a credential that the target's own state shows to be
+// another. The check is nil if the target was not asked.
 func (c *Call) refuseImpossible(
 	ctx context.Context, s secret.Secret, settings secret.RotationSettings,
 ) (*rotation.Check, error) {
@@ -142,7 +143,12 @@ func (c *Call) refuseImpossible(
 		// After too many without an answer, the last one stands.
 		throttled = c.takeCheck(ctx, s.Name)
 		if throttled == nil {
-			k.ask(ctx)
+			fix := ""
+			if !before.IsRotated() {
+				fix = fault.Message("Store the value that the target accepts (keyturn secret put %s), or set this one at the "+
+					"target; then repeat the call.", s.Name)
+			}
+			k.askWith(ctx, func(ctx context.Context) { k.accountAndState(ctx, fix) })
 			check := k.check.Bounded()
 			return &check, k.refusal()
 		}

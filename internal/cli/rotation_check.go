@@ -46,6 +46,10 @@ func (c *rotationCheck) Run(e *env) error {
 func printCheck(w io.Writer, out *kms.CheckRotationResponse) error {
 	fmt.Fprintf(w, "A rotation of %s at target %s, strategy %s: %s.\n", out.SecretName, out.TargetName,
 		cmp.Or(out.Strategy, "none"), out.Verdict)
+	isQuarantine := func(f kms.RotationFinding) bool { return f.Code == kms.FindingQuarantined }
+	if i := slices.IndexFunc(out.Findings, isQuarantine); i >= 0 {
+		fmt.Fprintf(w, "%s\n%s\n", out.Findings[i].Text, out.Findings[i].Fix)
+	}
 	if out.Unchecked != "" {
 		fmt.Fprintf(w, "Not checked: %s.\n", strings.TrimSuffix(out.Unchecked, "."))
 	}
@@ -64,7 +68,7 @@ func printCheck(w io.Writer, out *kms.CheckRotationResponse) error {
 	if err := t.write(w); err != nil {
 		return err
 	}
-	own, others := findingsOf(out.Strategy, out.Findings)
+	own, others := findingsOf(out.Strategy, slices.DeleteFunc(slices.Clone(out.Findings), isQuarantine))
 	if err := printFindings(w, own); err != nil || len(others) == 0 {
 		return err
 	}

@@ -112,3 +112,25 @@ func TestStatusShowsFindingsOfItsStrategy(t *testing.T) {
 		}
 	}
 }
+
+// TestQuarantineComesFirst verifies that a check names the quarantine before what was not checked,
+// and once.
+func TestQuarantineComesFirst(t *testing.T) {
+	t.Parallel()
+	const quarantined = "Quarantined since then: wrong."
+	var b strings.Builder
+	err := printCheck(&b, &kms.CheckRotationResponse{
+		SecretName: "db",
+		Unchecked:  "a login had failed within the minute before, so none was made",
+		Findings: []kms.RotationFinding{
+			{Code: kms.FindingQuarantined, Verdict: kms.VerdictImpossible, Text: quarantined, Fix: "Run it."},
+			{Code: "limit", Verdict: kms.VerdictImpossible, Text: "No room."},
+		},
+	})
+	text := b.String()
+	first, then := strings.Index(text, quarantined+"\nRun it."), strings.Index(text, "Not checked:")
+	if err != nil || first < 0 || then < first || strings.Count(text, quarantined) != 1 ||
+		!strings.Contains(text, "No room.") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}

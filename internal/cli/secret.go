@@ -296,11 +296,6 @@ type secretDelete struct {
 }
 
 func (c *secretDelete) Run(e *env) error {
-	if c.Now && !c.Yes {
-		if err := e.confirm(fmt.Sprintf("Delete %s and all its versions now, for good?", c.Name)); err != nil {
-			return err
-		}
-	}
 	client, err := e.connect()
 	if err != nil {
 		return err
@@ -313,6 +308,15 @@ func (c *secretDelete) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	asks := c.Now && !c.Yes
+	if asks {
+		if before.Remains != "" {
+			fmt.Fprintln(e.stderr, before.Remains)
+		}
+		if err := e.confirm(fmt.Sprintf("Delete %s and all its versions now, for good?", c.Name)); err != nil {
+			return err
+		}
+	}
 	out, err := client.DeleteSecret(e.ctx, in)
 	switch {
 	case err != nil:
@@ -320,12 +324,17 @@ func (c *secretDelete) Run(e *env) error {
 	case e.json():
 		return printResponse(e.stdout, out)
 	case c.Now:
-		fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
+		_, err = fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
 	default:
-		err = e.report("%s will be deleted at %s; keyturn secret restore %s cancels it.", out.SecretName,
-			when(out.PlannedDeleteTime), out.SecretName)
+		if err = e.report("%s will be deleted at %s; keyturn secret restore %s cancels it.", out.SecretName,
+			when(out.PlannedDeleteTime), out.SecretName); err != nil {
+			return err
+		}
+		if after, failed := e.readable(client, c.Name); failed == nil { // its commands are those that are taken now
+			before = after
+		}
 	}
-	if err == nil && before.Remains != "" {
+	if err == nil && before.Remains != "" && !asks {
 		_, err = fmt.Fprintln(e.stdout, before.Remains)
 	}
 	return err

@@ -52,3 +52,36 @@ func TestDeleteReadsTheRotationFirst(t *testing.T) {
 		}
 	}
 }
+
+// TestDeleteSaysFirstWhatRemains verifies that a deletion for good says what stays at the target
+// before it asks, and that a planned one says it as it is then.
+func TestDeleteSaysFirstWhatRemains(t *testing.T) {
+	var mu sync.Mutex
+	deleted := false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		remains := "The value is here: keyturn secret get db."
+		if deleted = deleted || r.Header.Get("X-Acs-Action") == "DeleteSecret"; deleted {
+			remains = "The value is here: keyturn secret restore db, and then keyturn secret get db."
+		}
+		_, _ = w.Write([]byte(`{"SecretName":"db","Remains":"` + remains + `","RequestId":"r"}`))
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("KEYTURN_ENDPOINT", server.URL)
+	t.Setenv("KEYTURN_ACCESS_KEY_ID", "id")
+	t.Setenv("KEYTURN_ACCESS_KEY_SECRET", "secret")
+	run := func(args ...string) (exit int, out, errs string) {
+		var o, e bytes.Buffer
+		exit = Run(t.Context(), append([]string{"secret", "delete", "db"}, args...), strings.NewReader(""), &o, &e)
+		return exit, o.String(), e.String()
+	}
+	exit, _, errs := run("--now") // there is no terminal to ask at
+	remains, question := strings.Index(errs, "here: keyturn secret get"), strings.Index(errs, "for good?")
+	if exit == 0 || deleted || remains < 0 || question < remains {
+		t.Errorf("before the question: exit code %d, deleted %v, %s", exit, deleted, errs)
+	}
+	if exit, out, errs := run(); exit != 0 || !strings.Contains(out, "here: keyturn secret restore db") {
+		t.Errorf("a planned deletion: exit code %d, %s%s", exit, out, errs)
+	}
+}

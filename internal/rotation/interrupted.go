@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,18 @@ type Quarantine struct {
 	Foreign        string          `json:"foreign,omitempty"`
 	StartedAt      time.Time       `json:"started_at,omitzero"`
 	PreviousDeadAt time.Time       `json:"previous_dead_at,omitzero"`
+}
+
+// QuarantinedAt returns since when the rotation is quarantined; zero where its steps do not show
+// that.
+func (r Record) QuarantinedAt() (at time.Time) {
+	for _, e := range slices.Backward(r.Steps) {
+		if e.State != Quarantined {
+			break
+		}
+		at = e.At
+	}
+	return at
 }
 
 // left returns what is stored of the quarantine of r while something else is under way.
