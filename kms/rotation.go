@@ -262,6 +262,8 @@ type DescribeRotationResponse struct {
 	// Remains says what stays at the target when the secret is deleted now, and which command removes
 	// it; empty for a secret that is not bound to a target.
 	Remains string `kms:"Remains,omitempty"`
+	// PlannedDeleteTime is when the secret is deleted; zero for one that is not to be deleted.
+	PlannedDeleteTime time.Time `kms:"PlannedDeleteTime,omitempty"`
 	// RepairActions are the values of RepairAction that RepairRotation takes now: probe alone where a
 	// step waits before it is tried again, and none unless the rotation is quarantined otherwise. It
 	// has apply only when the target has accepted the stored credential

@@ -5,9 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/protocol"
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
 )
 
 // TestDeletionNamesWhatRemains verifies that DescribeRotation says what a deletion of the secret
@@ -37,8 +40,8 @@ func TestDeletionNamesWhatRemains(t *testing.T) {
 		{
 			"prepared",
 			`Nothing changes at target "pg": accounts "gen" and "gen2" stay, with their passwords. "gen" is in use. If ` +
-				`prepare-accounts has made "gen2", and no application uses that account, keyturn target prepare-accounts pg --account=gen ` +
-				"--clone=gen2 --undo --apply removes it once the secret is deleted.",
+				`prepare-accounts has made "gen2", and no application uses that account, keyturn target prepare-accounts pg ` +
+				"--account=gen --clone=gen2 --undo --apply removes it once the secret is deleted.",
 		},
 		{
 			key,
@@ -114,9 +117,42 @@ func TestDeletionNamesTheOnlyPassword(t *testing.T) {
 	})
 	remains("rotated", only+"keyturn secret get gen shows it until the secret is deleted.")
 	w.must(t, "DeleteSecret", "SecretName", "gen")
+	if w.describe(t, "gen").PlannedDeleteTime.IsZero() {
+		t.Error("the rotation does not show that its secret is to be deleted")
+	}
 	remains("in the deletion window",
 		only+"keyturn secret restore gen, and then keyturn secret get gen, shows it until the secret is deleted.")
 	w.must(t, "RestoreSecret", "SecretName", "gen")
 	w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) { r.Retired = "v2" })
 	remains("the account has a credential again", stay+`, with their passwords. "gen2" is in use.`)
+}
+
+// TestEmergencyOutOfAnotherQuarantine verifies that the refusal of an emergency in a quarantine
+// which has interrupted a rotation says when it works.
+func TestEmergencyOutOfAnotherQuarantine(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.inState(t, "db", rotation.Quarantined)
+	for _, part := range []string{
+		`The credential of secret "db" is not replaced: its rotation is quarantined`,
+		"works once the quarantine is ended: keyturn rotation repair db explains --apply and --adopt. Then repeat keyturn " +
+			"rotation emergency db.",
+		"The credential was changed outside of Keyturn.",
+	} {
+		w.refused(t, kms.CodeResourceInUse, part, "EmergencyRotation", "SecretName", "db", "VersionId", "v9")
+	}
+}
+
+// TestThrottlingSaysWhatIsLimited verifies that the message of a limit that is none of requests
+// does not begin with one.
+func TestThrottlingSaysWhatIsLimited(t *testing.T) {
+	t.Parallel()
+	err := fault.New(fault.Throttled, "Target %q has rejected a login as its administrator a moment ago.", "pg")
+	c := protocol.CodeFor(err)
+	if c.Code != kms.CodeThrottling || c.Message != err.Msg {
+		t.Errorf("%s: %q", c.Code, c.Message)
+	}
+	if c := protocol.CodeFor(fault.New(fault.Throttled, "")); c.Message != "QPS Limit Exceeded" {
+		t.Errorf("without a text of its own: %q", c.Message)
+	}
 }

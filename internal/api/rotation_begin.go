@@ -254,6 +254,11 @@ func (c *Call) begun(s secret.Secret, r rotation.Record, q rotation.Request) (ro
 	switch {
 	case ok:
 		return next, nil
+	case r.State == rotation.Quarantined && q.Trigger == rotation.Emergency:
+		return r, notReplaced(s, fault.Message("its rotation is quarantined, and an emergency would not remove the previous "+
+			"credential of the rotation that this has interrupted, or the candidate. It works once the quarantine is ended: "+
+			"keyturn rotation repair %s explains --apply and --adopt. Then repeat keyturn rotation emergency %s. The "+
+			"quarantine: %s", s.Name, s.Name, fault.Text(r.Reason)))
 	case r.State == rotation.Quarantined:
 		return r, fault.New(fault.InUse, "The rotation of secret %q is quarantined: %s keyturn rotation repair %s "+
 			"explains what can be done.",

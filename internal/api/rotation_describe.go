@@ -53,6 +53,7 @@ func describeRotation(
 	}
 	out.Pauses = pausesOf(all, t, r)
 	out.Paused = len(out.Pauses) > 0
+	out.PlannedDeleteTime = s.DeleteAt
 	out.Remains = remains(s, r, c.accountsInUse(s, r))
 	if r.Check != nil {
 		check := r.Check.For(s.Stages[secret.Current], c.At)

@@ -69,8 +69,16 @@ func (c *rotationEmergency) Run(e *env) error {
 	if c.ID == "" {
 		c.ID = e.newID()
 	}
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	before, err := e.readable(client, c.Name)
+	if err != nil {
+		return err
+	}
 	if !c.Yes {
-		if err := c.warn(e); err != nil {
+		if err := c.warn(e, client, before); err != nil {
 			return err
 		}
 	}
@@ -86,16 +94,13 @@ func (c *rotationEmergency) Run(e *env) error {
 			VersionID:  out.VersionID,
 			RequestID:  out.RequestID,
 		}, nil
-	}, retired, "The emergency rotation of %[1]s to version %[2]s was requested; keyturn rotation status %[1]s shows its "+
-		"progress.")
+	}, retiredWith(before), "The emergency rotation of %[1]s to version %[2]s was requested; keyturn rotation status "+
+		"%[1]s shows its progress.")
 }
 
-// warn says what an emergency breaks, and asks whether it is to be.
-func (c *rotationEmergency) warn(e *env) error {
-	client, err := e.connect()
-	if err != nil {
-		return err
-	}
+// warn says what an emergency breaks, and asks whether it is to be. before is the rotation that it
+// ends or takes over.
+func (c *rotationEmergency) warn(e *env, client *kms.Client, before *kms.DescribeRotationResponse) error {
 	out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{
 		SecretName: c.Name,
 		VersionID:  c.ID,
@@ -104,7 +109,7 @@ func (c *rotationEmergency) warn(e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "The credential in version %s of %s would stop working.\n", out.CurrentVersionID, out.SecretName)
+	fmt.Fprintln(e.stderr, wouldStop(out, before))
 	if err := printBroken(e.stderr, out); err != nil {
 		return err
 	}
@@ -127,6 +132,25 @@ func (c *rotationEmergency) warn(e *env) error {
 		}
 	}
 	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
+}
+
+// wouldStop says which credentials an emergency makes useless: in a grace period the previous one,
+// too.
+func wouldStop(out *kms.EmergencyRotationResponse, before *kms.DescribeRotationResponse) string {
+	if previous := stillWorks(before); previous != "" {
+		return fmt.Sprintf("The credentials in versions %s and %s of %s would stop working.", out.CurrentVersionID, previous,
+			out.SecretName)
+	}
+	return fmt.Sprintf("The credential in version %s of %s would stop working.", out.CurrentVersionID, out.SecretName)
+}
+
+// stillWorks returns the version of the previous credential in its grace period; empty where none
+// works.
+func stillWorks(r *kms.DescribeRotationResponse) string {
+	if !inGrace(r) || !r.PreviousDeadTime.IsZero() {
+		return ""
+	}
+	return r.BaseVersionID
 }
 
 // printBroken names those whose credential an emergency makes useless. A principal that is known by
@@ -234,6 +258,12 @@ func (c *rotationUndo) Run(e *env) error {
 
 type rotationCancel struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
+}
+
+// Help says why the command asks nothing.
+func (*rotationCancel) Help() string {
+	return "Takes back what was sent and keeps the credential in use, so it does not ask and has no --yes. Where that " +
+		"cannot be done, such as in the grace period, it is refused and names the command for it."
 }
 
 func (c *rotationCancel) Run(e *env) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/kms"
 )
@@ -66,6 +67,48 @@ func TestBrokenAreCountedByEvidence(t *testing.T) {
 			if strings.Contains(b.String(), part) {
 				t.Errorf("with %q:\n%.900s", part, &b)
 			}
+		}
+	}
+}
+
+// TestEmergencyNamesBothCredentials verifies that the question and the end of an emergency name the
+// previous credential, too, where it was in its grace period and worked.
+func TestEmergencyNamesBothCredentials(t *testing.T) {
+	t.Parallel()
+	out := &kms.EmergencyRotationResponse{SecretName: "db", CurrentVersionID: "v2"}
+	end := &kms.DescribeRotationResponse{
+		SecretName:         "db",
+		Outcome:            kms.OutcomeSucceeded,
+		CandidateVersionID: "v3",
+		BaseVersionID:      "v2",
+		PromoteTime:        time.Unix(1e9, 0),
+		PreviousRetired:    true,
+	}
+	for _, tt := range []struct {
+		before         kms.DescribeRotationResponse
+		question, text string
+	}{
+		{
+			kms.DescribeRotationResponse{State: kms.RotationGrace, BaseVersionID: "v1"},
+			"The credentials in versions v2 and v1 of db would stop working.",
+			"and the credentials in versions v2 and v1 are useless.",
+		},
+		{
+			kms.DescribeRotationResponse{State: kms.RotationGrace, BaseVersionID: "v1", PreviousDeadTime: time.Unix(1, 0)},
+			"The credential in version v2 of db would stop working.",
+			"and the previous credential is useless.",
+		},
+		{
+			kms.DescribeRotationResponse{State: kms.RotationDone, BaseVersionID: "v1"},
+			"The credential in version v2 of db would stop working.",
+			"and the previous credential is useless.",
+		},
+	} {
+		if got := wouldStop(out, &tt.before); got != tt.question {
+			t.Errorf("the question is %q, want %q", got, tt.question)
+		}
+		if _, ok, got := retiredWith(&tt.before)(end); !ok || !strings.HasSuffix(got, tt.text) {
+			t.Errorf("the end is %q, want %q", got, tt.text)
 		}
 	}
 }

@@ -51,8 +51,8 @@ func TestPrintCheck(t *testing.T) {
 	const want = `A rotation of db_cred at target pg-main, strategy single: safe-with-consent.
 Not checked: the login gave no proof.
 
-STRATEGY  VERDICT                    WINDOW
-single    safe-with-consent (scram)  One commit.
+STRATEGY  VERDICT                                          WINDOW
+single    safe-with-consent (scram)                        One commit.
 double    impossible (no-second, strategy-not-for-secret)
 
 md5 (needs-consent)

@@ -44,8 +44,7 @@ func (c *rotationRepair) Run(e *env) error {
 	case action == kms.RepairAdopt:
 		return e.done(out, "Version %s of %s is current; the target accepts it.", out.CandidateVersionID, out.SecretName)
 	case !c.Wait:
-		return e.done(out, "The repair of %s has begun; keyturn rotation status %s shows its progress.", out.SecretName,
-			out.SecretName)
+		return e.done(out, "%s; keyturn rotation status %s shows its progress.", fault.Text(repairBegun(out)), out.SecretName)
 	}
 	f := &follower{
 		env:     e,
@@ -57,6 +56,15 @@ func (c *rotationRepair) Run(e *env) error {
 		verdict: repaired,
 	}
 	return f.follow(c.Timeout)
+}
+
+// repairBegun says what follows a repair: a step that waits for another try is not made before the
+// limits of the engine allow it.
+func repairBegun(r *kms.DescribeRotationResponse) string {
+	if r.NextAttemptTime.IsZero() || r.WaitsFor == "" {
+		return "The repair of " + r.SecretName + " has begun"
+	}
+	return "The repair of " + r.SecretName + " waits for " + r.WaitsFor
 }
 
 // request returns the request for an action, with what it needs from the operator.
@@ -153,7 +161,9 @@ func explanation(r *kms.DescribeRotationResponse) string {
       the credential. The stored one may have leaked then%s.
 `, r.SecretName, again)
 	if !r.EmergencyPossible {
-		emergency = ""
+		emergency = fault.Message(`  keyturn rotation emergency %s
+      works once the quarantine is ended: it would leave a credential that this quarantine keeps at the target.
+`, r.SecretName)
 	}
 	undo := ""
 	switch {

@@ -76,6 +76,9 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	}
 	add("secret", r.SecretName)
 	add("target", r.TargetName)
+	if !r.PlannedDeleteTime.IsZero() {
+		add("deleted at", when(r.PlannedDeleteTime)+"; "+fault.Command("secret restore", r.SecretName)+" cancels that")
+	}
 	add("state", r.State)
 	add("waits for", r.WaitsFor)
 	if len(r.RepairActions) > 0 {
@@ -275,13 +278,24 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 // inGrace reports whether the grace period has begun and has not ended.
 func inGrace(r *kms.DescribeRotationResponse) bool { return r.State == kms.RotationGrace }
 
+// retiredWith returns the verdict on an emergency that was asked for when the rotation was as in
+// before: a credential in its grace period becomes useless, too.
+func retiredWith(before *kms.DescribeRotationResponse) verdictOf {
+	return func(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+		return retired(r, stillWorks(before))
+	}
+}
+
 // retired is the end of an emergency: the leaked credential is useless, unless its retirement was
-// cancelled.
-func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+// cancelled. earlier is the version of one that was in its grace period; empty for none.
+func retired(r *kms.DescribeRotationResponse, earlier string) (over, ok bool, text string) {
 	if r.Outcome == kms.OutcomeSucceeded && !r.PromoteTime.IsZero() {
 		end := "and the previous credential is useless."
-		if !r.PreviousRetired {
+		switch {
+		case !r.PreviousRetired:
 			end = "but the previous credential was not retired."
+		case earlier != "" && r.BaseVersionID != "" && earlier != r.BaseVersionID:
+			end = fmt.Sprintf("and the credentials in versions %s and %s are useless.", r.BaseVersionID, earlier)
 		}
 		text = fmt.Sprintf("Version %s of %s is current since %s, %s",
 			r.CandidateVersionID, r.SecretName, when(r.PromoteTime), end)

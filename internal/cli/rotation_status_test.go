@@ -100,13 +100,13 @@ func TestEndOfAnEmergency(t *testing.T) {
 	}
 	const want = "Version v2 of db is current since 2026-01-02T03:04:05Z, and the previous credential is useless. " +
 		"Another password was removed. Sessions stay open."
-	if over, ok, text := retired(r); !over || !ok || text != want {
+	if over, ok, text := retired(r, ""); !over || !ok || text != want {
 		t.Errorf("%v, %v, %q, want %q", over, ok, text, want)
 	}
 	r.PreviousRetired, r.Reason, r.Advice = false, "The retirement was cancelled.", ""
 	const still = "Version v2 of db is current since 2026-01-02T03:04:05Z, but the previous credential was not retired. " +
 		"The retirement was cancelled."
-	if over, ok, text := retired(r); !over || ok || text != still {
+	if over, ok, text := retired(r, ""); !over || ok || text != still {
 		t.Errorf("after a retirement that was cancelled: %v, %v, %q, want %q", over, ok, text, still)
 	}
 }
@@ -126,9 +126,70 @@ func TestDriftMayBeALeak(t *testing.T) {
 				CandidateVersionID: "v1",
 				BaseVersionID:      "v1",
 			})
-			if strings.Contains(text, "\n  keyturn rotation emergency db\n") != want {
+			if strings.Contains(text, "\n  keyturn rotation emergency db\n      replaces the credential at once") != want {
 				t.Errorf("%s, %v:\n%s", mode, want, text)
 			}
 		}
+	}
+}
+
+// TestColumnsStayAligned verifies that a row without its last cells leaves the columns of the other
+// rows as they are, and that no line ends in spaces.
+func TestColumnsStayAligned(t *testing.T) {
+	t.Parallel()
+	tab := newTable("SECRET", "NEXT DUE", "REASON")
+	tab.row("a", "2026-12-01T00:00:00Z", "")
+	tab.row("b", "", "because")
+	tab.row("c", "", "")
+	var b strings.Builder
+	if err := tab.write(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := "SECRET  NEXT DUE              REASON\na       2026-12-01T00:00:00Z\n" +
+		"b                             because\nc\n"
+	if b.String() != want {
+		t.Errorf("\n%swant\n%s", b.String(), want)
+	}
+}
+
+// TestStatusNamesTheDeletion verifies that the status of a secret that is to be deleted says when,
+// and the command that cancels it.
+func TestStatusNamesTheDeletion(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	if err := printStatus(&b, &kms.DescribeRotationResponse{SecretName: "db", PlannedDeleteTime: at}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "2026-12-01T00:00:00Z; keyturn secret restore db cancels that"; !strings.Contains(b.String(), want) {
+		t.Errorf("without %q:\n%s", want, b.String())
+	}
+}
+
+// TestRepairSaysWhenItIsTried verifies that a repair which waits for its next try says until when.
+func TestRepairSaysWhenItIsTried(t *testing.T) {
+	t.Parallel()
+	r := &kms.DescribeRotationResponse{SecretName: "db", WaitsFor: "the next attempt, at 2026-12-01T00:00:00Z"}
+	if got := repairBegun(r); got != "The repair of db has begun" {
+		t.Error(got)
+	}
+	r.NextAttemptTime = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	if got := repairBegun(r); got != "The repair of db waits for the next attempt, at 2026-12-01T00:00:00Z" {
+		t.Error(got)
+	}
+}
+
+// TestRepairExplainsTheEmergency verifies that an emergency which a quarantine does not allow yet
+// is named with what it waits for.
+func TestRepairExplainsTheEmergency(t *testing.T) {
+	t.Parallel()
+	r := &kms.DescribeRotationResponse{SecretName: "db", Outcome: kms.OutcomeNeedsOperator}
+	const want = "keyturn rotation emergency db\n      works once the quarantine is ended"
+	if text := explanation(r); !strings.Contains(text, want) {
+		t.Errorf("without %q:\n%s", want, text)
+	}
+	r.EmergencyPossible = true
+	if text := explanation(r); strings.Contains(text, want) || !strings.Contains(text, "keyturn rotation emergency db") {
+		t.Errorf("with %q:\n%s", want, text)
 	}
 }

@@ -42,14 +42,23 @@ func (t *table) withoutEmpty() *table {
 }
 
 func (t *table) write(w io.Writer) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var text bytes.Buffer
+	tw := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	if len(t.header) > 0 {
 		fmt.Fprintln(tw, strings.Join(t.header, "\t"))
 	}
-	for _, r := range t.rows {
-		fmt.Fprintln(tw, strings.TrimRight(escapedCells(r), "\t"))
+	for _, r := range t.rows { // with its empty cells: a row without them would end the columns above it
+		fmt.Fprintln(tw, escapedCells(r))
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // escapedCells joins cells, none of which can begin a line or a column of its own.

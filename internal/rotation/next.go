@@ -47,7 +47,8 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	case e.Kind == Promoted:
 		r = r.proven(r.provenAt(now))
 	case e.Kind == Sending && e.Base == target.Live,
-		e.Kind.proves() && (from == Undoing || from == Applied && mode == Reapply):
+		e.Kind.proves() && (from == Undoing || from == Applied && mode == Reapply),
+		from == Unknown && e.Kind == Resolved && (e.Base == target.Live || mode == Reapply && e.Candidate == target.Live):
 		r = r.proven(now)
 	}
 	return r.note(now, e.Kind, e.Text), nil

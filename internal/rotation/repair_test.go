@@ -260,3 +260,49 @@ func TestDeadlineOfAGrace(t *testing.T) {
 		}
 	}
 }
+
+// TestHealthFollowsTheProbe verifies that a probe of a quarantined credential that works says so in
+// plain words, and leaves it live.
+func TestHealthFollowsTheProbe(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	r := Record{State: Done, Strategy: target.Single, Accepted: "v1"}.
+		Drifted("v1", "pg", target.Single, "password authentication failed", now)
+	later := now.Add(time.Hour)
+	r, err := Next(r, Event{Kind: Probed}, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := Resolution{Inspected: true, Known: [2]target.Liveness{target.Live}}
+	ask, e := q.Next(r, false, 0, later)
+	if ask != AskNothing || e.Text != "the stored credential works" {
+		t.Errorf("asks %v, text %q", ask, e.Text)
+	}
+	if r, err = Next(r, e, later); err != nil {
+		t.Fatal(err)
+	}
+	if r.Health.State() != CredentialLive || !r.Health.ProbedAt.Equal(later) {
+		t.Errorf("the credential is %s since %s in state %s", r.Health.State(), r.Health.ProbedAt, r.State)
+	}
+}
+
+// TestResolvedInWords verifies what each combination of answers is called.
+func TestResolvedInWords(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		mode            Mode
+		candidate, base target.Liveness
+		want            string
+	}{
+		{Rotate, target.Live, target.NotKnown, "the new credential works"},
+		{Rotate, target.Live, target.Live, "the new credential works"},
+		{Rotate, target.Dead, target.Live, "the new credential does not work, and the previous one does"},
+		{Rotate, target.Dead, target.Dead, "neither the new credential nor the previous one works"},
+		{Reapply, target.Live, target.NotKnown, "the stored credential works"},
+		{Reapply, target.Dead, target.NotKnown, "the stored credential does not work"},
+	} {
+		if got := resolvedText(Record{Mode: tt.mode}, [2]target.Liveness{tt.candidate, tt.base}); got != tt.want {
+			t.Errorf("%s, %v, %v: %q, want %q", tt.mode, tt.candidate, tt.base, got, tt.want)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -70,16 +69,31 @@ func (q Resolution) Next(r Record, reverts bool, quiet time.Duration, now time.T
 		Base:        known[1],
 		LoginFailed: q.LoginFailed,
 		Settled:     q.Settled,
-		Text:        q.text(known),
+		Text:        q.text(r, known),
 	}
 }
 
-func (q Resolution) text(known [2]target.Liveness) string {
-	text := fmt.Sprintf("candidate %s, base %s", word(known[0]), word(known[1]))
+func (q Resolution) text(r Record, known [2]target.Liveness) string {
+	text := resolvedText(r, known)
 	if q.Refused != "" {
 		text += "; the session was refused: " + q.Refused
 	}
 	return text
+}
+
+// resolvedText says in words which credential is live. A repair has one.
+func resolvedText(r Record, known [2]target.Liveness) string {
+	switch candidate, base := known[0], known[1]; {
+	case r.Mode == Reapply && candidate == target.Live:
+		return "the stored credential works"
+	case r.Mode == Reapply:
+		return "the stored credential does not work"
+	case candidate == target.Live:
+		return "the new credential works"
+	case base == target.Live:
+		return "the new credential does not work, and the previous one does"
+	}
+	return "neither the new credential nor the previous one works"
 }
 
 // presumed returns what is known, and takes one credential for dead where both were rejected a
@@ -129,8 +143,4 @@ func (q Resolution) answeredByLogin(ask Ask, a Answer) Resolution {
 		q.Event.LoginFailed = q.LoginFailed
 	}
 	return q
-}
-
-func word(l target.Liveness) string {
-	return [...]string{"not known", "live", "dead"}[l]
 }

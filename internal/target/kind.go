@@ -172,7 +172,7 @@ func (k Kind) Consenting(tokens ...string) Kind {
 }
 
 // OpenSessions is the sentence of the kinds whose sessions outlast the credential that opened them.
-const OpenSessions = "Sessions that were open before stay open: docs/rotation.md, \"Sessions\", says how to end them."
+const OpenSessions = "Sessions that were open before stay open: docs/rotation.md#sessions says how to end them."
 
 // Leaving returns the kind with Leaves set.
 func (k Kind) Leaving(sentences ...string) Kind {
