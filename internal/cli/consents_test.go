@@ -51,7 +51,7 @@ func TestEveryConsentIsDeclared(t *testing.T) {
 }
 
 // consentsAsked returns the consents that the source of a package asks for: the first argument of
-// NeedsConsent and of ask, and what is assigned to the field Consent.
+// NeedsConsent, ChangesOthers and ask, and what is assigned to the field Consent.
 func consentsAsked(t *testing.T, dir string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
@@ -101,7 +101,8 @@ func readConsents(n ast.Node, constants map[string]string, used map[string]bool)
 		}
 	case *ast.CallExpr:
 		f, ok := n.Fun.(*ast.SelectorExpr)
-		if ok && len(n.Args) > 1 && (f.Sel.Name == "NeedsConsent" || f.Sel.Name == "ask") {
+		asks := []string{"NeedsConsent", "ChangesOthers", "ask"}
+		if ok && len(n.Args) > 1 && slices.Contains(asks, f.Sel.Name) {
 			use(n.Args[0])
 		}
 	case *ast.KeyValueExpr:

@@ -49,9 +49,10 @@ type service struct {
 }
 
 type message struct {
-	Step, Strategy, Account string
-	New, Old                struct{ Account, Secret string }
-	Credentials             []struct{ Account, Secret string }
+	Step, Strategy   string
+	Account, Partner string
+	New, Old         struct{ Account, Secret string }
+	Credentials      []struct{ Account, Secret string }
 }
 
 func startService(t *testing.T) *service {
@@ -97,8 +98,11 @@ func (s *service) step(m message) string {
 		}
 		return `{"result":"ok","states":[` + strings.Join(states, ",") + `]}`
 	case "check":
-		if len(s.has[m.Account]) == 0 {
-			return `{"result":"ok","findings":[{"code":"no-account","verdict":"impossible","message":"There is none"}]}`
+		for _, name := range []string{m.Account, m.Partner} {
+			if name != "" && len(s.has[name]) == 0 {
+				return fmt.Sprintf(`{"result":"ok","findings":[{"code":"no-account","verdict":"impossible","account":%q,`+
+					`"message":"There is none"}]}`, name)
+			}
 		}
 		return `{"result":"ok","window":"None","findings":[{"code":"keys","verdict":"note","message":"There is a key"}]}`
 	}
