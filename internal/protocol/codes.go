@@ -202,7 +202,7 @@ func CodeFor(err error) Code {
 	switch {
 	case c.Message == "":
 		c.Message = e.Msg
-	case kind == fault.Throttled && e.Msg != "": // what is limited is rarely the rate of requests
+	case kind == fault.Throttled && e.Msg != "": // the limit is rarely on the rate of requests
 		c.Message = fault.Capital(e.Msg)
 	case e.Msg != "":
 		c.Message = strings.TrimSuffix(c.Message, ".") + ". " + fault.Capital(e.Msg)

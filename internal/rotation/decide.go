@@ -350,8 +350,8 @@ func (r Record) canLeave() bool {
 	return isDrift && (r.Interrupted == nil || r.Interrupted.Strategy == target.Double)
 }
 
-// TakesEmergency reports whether an emergency can be asked for: it begins, or waits for the end of
-// what is under way. The state alone refuses it only in a quarantine, see [Record.leave].
+// TakesEmergency reports whether an emergency can be requested: it begins, or waits for the end of
+// the rotation under way. The state alone refuses it only in a quarantine, see [Record.leave].
 func (r Record) TakesEmergency(now time.Time) bool {
 	_, ok := r.Ask(Request{Mode: Rotate, Trigger: Emergency, At: now}, now)
 	return ok

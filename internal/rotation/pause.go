@@ -52,8 +52,8 @@ func (r Record) WithPause(order *Pause) Record {
 // pauseScope is everything that depends on the scope of a pause alone.
 type pauseScope struct {
 	scope string
-	// what describes the paused rotations, and resume is the command that ends the pause. In both,
-	// NAME stands for the name of the secret or target.
+	// The paused rotations in words, and the command that ends the pause. In both, NAME stands for
+	// the name of the secret or target.
 	what, resume string
 }
 

@@ -146,7 +146,7 @@ func TestLocalCAOnDeadDisk(t *testing.T) {
 		t.Error("after a restart another CA waits")
 	}
 	revive()
-	a.disk.Lock() // what was left behind has ended
+	a.disk.Lock() // waits for the end of the abandoned write
 	defer a.disk.Unlock()
 	if _, err := os.Stat(again.nextPath()); err != nil {
 		t.Errorf("a write of the server before has removed the file of the next CA: %v", err)

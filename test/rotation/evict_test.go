@@ -38,7 +38,7 @@ func TestEmergencyEvictsBeside(t *testing.T) {
 	t.Parallel()
 	for kind, database := range map[string]struct {
 		start func(testing.TB, *servers.Authority, ...string) *servers.MariaDB
-		set   string // what the holder runs
+		set   string // the statement of the holder
 	}{
 		"mariadb": {servers.StartMariaDB, "SET PASSWORD = PASSWORD('set-by-the-holder')"},
 		"mysql":   {servers.StartMySQL, "SET PASSWORD = 'set-by-the-holder'"},

@@ -25,7 +25,7 @@ type grant struct {
 	n      int    // how many such grants there are, of which some are read
 }
 
-// what returns a description of the object of the grant, for a sentence.
+// what describes the object of the grant in words.
 func (g grant) what() string {
 	if g.prefix != "" {
 		return "future " + strings.ToLower(g.object)

@@ -139,7 +139,7 @@ func (k *check) unequal(account, text, fix string) {
 }
 
 // apart reports two logins that act as different roles, and what one of them has and the other one
-// lacks. What belongs to them in databases is compared later.
+// lacks. Objects and grants in databases are compared later.
 func (k *check) apart(ctx context.Context, account, clone role) error {
 	if clone.stray == account.name && account.acts == account.name {
 		return k.joined(ctx, account, clone, account.name)
