@@ -281,6 +281,18 @@ func TestAdoptionEndsBothQuarantines(t *testing.T) {
 	}
 }
 
+// after returns the record after events.
+func after(t *testing.T, r rotation.Record, events ...rotation.Event) rotation.Record {
+	t.Helper()
+	for _, e := range events {
+		var err error
+		if r, err = rotation.Next(r, e, noon); err != nil {
+			t.Fatalf("%s: %v", e.Kind, err)
+		}
+	}
+	return r
+}
+
 // TestOutlasts verifies that the record of an emergency says until the next rotation what the
 // holder of the leaked credential can use afterwards, also after the candidate was sent again.
 func TestOutlasts(t *testing.T) {
@@ -290,20 +302,15 @@ func TestOutlasts(t *testing.T) {
 		State: rotation.Prepared, Mode: rotation.Rotate, Trigger: rotation.Emergency, Strategy: target.Double,
 		Base: "v1", Candidate: "v2",
 	}
-	for _, e := range []rotation.Event{
-		{Kind: rotation.Sending, Outlasts: text},
-		{Kind: rotation.Unreached},
-		{Kind: rotation.Sending},
-		{Kind: rotation.Accepted},
-		{Kind: rotation.LoggedIn},
-		{Kind: rotation.Promoted},
-		{Kind: rotation.Retired, Text: "Another password was removed."},
-	} {
-		var err error
-		if r, err = rotation.Next(r, e, noon); err != nil {
-			t.Fatalf("%s: %v", e.Kind, err)
-		}
-	}
+	r = after(t, r,
+		rotation.Event{Kind: rotation.Sending, Outlasts: text},
+		rotation.Event{Kind: rotation.Unreached},
+		rotation.Event{Kind: rotation.Sending},
+		rotation.Event{Kind: rotation.Accepted},
+		rotation.Event{Kind: rotation.LoggedIn},
+		rotation.Event{Kind: rotation.Promoted},
+		rotation.Event{Kind: rotation.Retired, Text: "Another password was removed."},
+	)
 	if r.State != rotation.Done || r.Why() != "Another password was removed. "+text {
 		t.Errorf("%s: the reason is %q", r.State, r.Why())
 	}
@@ -325,13 +332,7 @@ func TestRefusedSession(t *testing.T) {
 		{Kind: rotation.Proven, Text: text},
 		{Kind: rotation.LoggedIn},
 	} {
-		r := applied
-		for _, e := range []rotation.Event{proof, {Kind: rotation.Promoted}, {Kind: rotation.Retired}} {
-			var err error
-			if r, err = rotation.Next(r, e, noon); err != nil {
-				t.Fatal(err)
-			}
-		}
+		r := after(t, applied, proof, rotation.Event{Kind: rotation.Promoted}, rotation.Event{Kind: rotation.Retired})
 		if said := strings.Contains(r.Why(), text+". Applications"); said != (proof.Kind == rotation.Proven) {
 			t.Errorf("after %s the reason is %q", proof.Kind, r.Why())
 		}
