@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/sensitive"
@@ -121,15 +123,18 @@ func (f Finding) Targeted(name string) Finding {
 	return f
 }
 
-// BoundedFindings returns the most serious findings, with texts that can be stored and shown.
+// BoundedFindings returns the most serious findings, with texts that can be stored and shown. It
+// cuts a text that is too long, and leaves out such a fix, because a part of a command is none: see
+// [WholeStatements].
 func BoundedFindings(list []Finding, secrets ...sensitive.Value) []Finding {
 	list = slices.Clone(list)
-	slices.SortStableFunc(list, func(a, b Finding) int {
-		return cmp.Compare(seriousness[b.Verdict], seriousness[a.Verdict])
-	})
+	slices.SortStableFunc(list, func(a, b Finding) int { return cmp.Compare(b.seriousness(), a.seriousness()) })
 	list = list[:min(len(list), maxFindings)]
 	for i := range list {
 		f := &list[i]
+		if !FixFits(f.Fix, secrets...) {
+			f.Fix = longFix
+		}
 		for _, text := range []*string{&f.Text, &f.Fix, &f.Account} {
 			*text = cleanTo(maxFindingText, *text, secrets)
 		}
@@ -137,7 +142,41 @@ func BoundedFindings(list []Finding, secrets ...sensitive.Value) []Finding {
 	return list
 }
 
-var seriousness = map[Verdict]int{Impossible: 2, NeedsConsent: 1}
+// longFix stands for a fix that is too long to be shown.
+const longFix = "The statements are longer than a finding can show."
+
+// FixFits reports whether a finding can show a fix.
+func FixFits(fix string, secrets ...sensitive.Value) bool {
+	return utf8.RuneCountInString(oneLine(fix, secrets)) <= maxFindingText
+}
+
+// WholeStatements returns the first of the statements, in full and separated by sep, for which a
+// fix has space beside its other text, and how many it leaves out.
+func WholeStatements(
+	statements []string, sep, besides string, secrets ...sensitive.Value,
+) (shown string, left int) {
+	for i := range statements {
+		more := strings.Join(statements[:i+1], sep)
+		if !FixFits(besides+" "+more, secrets...) {
+			return shown, len(statements) - i
+		}
+		shown = more
+	}
+	return shown, 0
+}
+
+// seriousness orders findings. Of notes, those come first that matter after a leak.
+func (f Finding) seriousness() int {
+	switch {
+	case f.Verdict == Impossible:
+		return 3
+	case f.Verdict == NeedsConsent:
+		return 2
+	case f.Outlasts:
+		return 1
+	}
+	return 0
+}
 
 // Windower is a target that can say how long a credential may be refused with a strategy.
 type Windower interface {

@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -45,5 +46,47 @@ func TestFindingsAreClean(t *testing.T) {
 				t.Errorf("%s: shown as %.100q", name, shown)
 			}
 		}
+	}
+}
+
+// TestFixIsNotCut verifies that a finding shows no part of a command, and no statement without its
+// end.
+func TestFixIsNotCut(t *testing.T) {
+	t.Parallel()
+	var statements []string
+	for i := range 30 {
+		statements = append(statements, "DROP `"+strings.Repeat("ä", 60)+strconv.Itoa(i)+"`;")
+	}
+	secret := sensitive.New("ääää") // what takes its place is longer
+	shown, left := WholeStatements(statements, " ", "Run:", secret)
+	if left == 0 || left == len(statements) || shown != strings.Join(statements[:len(statements)-left], " ") {
+		t.Errorf("%d statements are left out of %q", left, shown)
+	}
+	if all, left := WholeStatements(statements[:2], " ", "Run:"); left != 0 || all != strings.Join(statements[:2], " ") {
+		t.Errorf("%d of two statements are left out of %q", left, all)
+	}
+	for _, fix := range []string{"Run: " + shown, "Run: " + strings.Join(statements, " ")} {
+		got := BoundedFindings([]Finding{{Fix: fix}}, secret)[0].Fix
+		if begins := strings.Count(got, "DROP"); begins != strings.Count(got, "`;") || strings.Contains(got, "…") {
+			t.Errorf("a statement is cut: %s", got)
+		}
+		if (got == longFix) != (fix != "Run: "+shown) {
+			t.Errorf("fix: %s", got)
+		}
+	}
+}
+
+// TestNotesAfterALeakComeFirst verifies that many other notes do not displace the ones that matter
+// after a leak.
+func TestNotesAfterALeakComeFirst(t *testing.T) {
+	t.Parallel()
+	list := make([]Finding, maxFindings, maxFindings+2)
+	for i := range list {
+		list[i] = Finding{Code: "n", Verdict: Note}
+	}
+	list = append(list, Finding{Code: "o", Verdict: Note, Outlasts: true}, Finding{Code: "c", Verdict: NeedsConsent})
+	got := BoundedFindings(list)
+	if len(got) != maxFindings || got[0].Code != "c" || got[1].Code != "o" {
+		t.Errorf("first are %s and %s", got[0].Code, got[1].Code)
 	}
 }

@@ -22,6 +22,17 @@ func (f *Findings) Note(code, text string, strategies ...Strategy) {
 	f.Add(Finding{Code: code, Verdict: Note, Strategies: strategies, Text: text})
 }
 
+// Outlasting is Note for what the holder of a leaked credential can use after an emergency, see
+// [Finding.Outlasts].
+func (f *Findings) Outlasting(code, text, fix string, strategies ...Strategy) {
+	f.Note(code, text, strategies...)
+	last := f.Last()
+	last.Fix, last.Outlasts = fix, true
+}
+
+// Last returns the finding that was added last, to complete it.
+func (f *Findings) Last() *Finding { return &f.List[len(f.List)-1] }
+
 // Impossible adds a finding that something must change first.
 func (f *Findings) Impossible(code, text, fix string, strategies ...Strategy) {
 	f.Add(Finding{Code: code, Verdict: Impossible, Strategies: strategies, Text: text, Fix: fix})
@@ -49,7 +60,7 @@ func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) 
 // secret's applications, see [Finding.Others].
 func (f *Findings) ChangesOthers(code, text, fix string, strategies ...Strategy) {
 	f.NeedsConsent(code, text, fix, strategies...)
-	f.List[len(f.List)-1].Others = true
+	f.Last().Others = true
 }
 
 // Denied turns an error of class Denied, which an operator can correct, into a finding. It returns

@@ -254,15 +254,15 @@ func (k *check) prolong(name string) string {
 			logins = append(logins, other)
 		}
 	}
-	later := "a later date."
+	later := "a later date instead of 'infinity' also works."
 	if len(logins) > 1 {
 		slices.Sort(logins)
-		later = "the same later date in both."
+		later = "the same later date in both instead of 'infinity' also works."
 	}
 	for i, login := range logins {
 		logins[i] = "ALTER ROLE " + quoteIdentifier(login) + " VALID UNTIL 'infinity'"
 	}
-	return "Run " + strings.Join(logins, "; ") + ", or with " + later
+	return "Run " + strings.Join(logins, "; ") + "; " + later
 }
 
 // mayConnect reports a database that the application cannot open. With two logins, only a session
@@ -486,13 +486,22 @@ var (
 )
 
 // runThese returns the advice to run statements.
-func runThese(statements []string) string {
-	return "Run " + strings.Join(statements, "; ") + "."
+func runThese(statements []string) string { return running("Run ", statements, "") }
+
+// running returns the advice to run statements: those for which there is space, each in full. The
+// next check has the others.
+func running(lead string, statements []string, after string) string {
+	const more = ". These are not all: check again after them."
+	shown, left := target.WholeStatements(statements, "; ", lead+more+after)
+	if left > 0 && shown != "" {
+		return lead + shown + more + after
+	}
+	return lead + strings.Join(statements, "; ") + "." + after
 }
 
 // runIn returns the advice to run statements in a database.
 func runIn(database string, statements ...string) string {
-	return "In " + databaseNamed(database) + ", run " + strings.Join(statements, "; ") + "."
+	return running("In "+databaseNamed(database)+", run ", statements, "")
 }
 
 // runTheseAlso is runThese for statements after which a login has the settings of another one. Last
@@ -507,7 +516,11 @@ func runTheseAlso(statements []string, like string) string {
 		}
 	}
 	if len(shown) > 0 {
-		advice = slices.Insert(advice, 0, runThese(shown))
+		rest := strings.Join(advice, " ")
+		if rest != "" {
+			rest = " " + rest
+		}
+		return running("Run ", shown, rest)
 	}
 	return strings.Join(advice, " ")
 }

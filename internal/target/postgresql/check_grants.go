@@ -74,13 +74,13 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 		has := belonging{database: database, n: len(named) + total - len(objects)}
 		who := distinct(grantors)
 		what := fmt.Sprintf("%s has %s (%s) from %s", login.name, has, several(named, has.n), strings.Join(who, ", "))
-		fix := runIn(database, statements...)
 		if counts {
-			fix = "As a superuser or as " + strings.Join(who, ", ") + ", in" + strings.TrimPrefix(fix, "In")
+			after := ""
 			if p.acts == "" {
-				fix += " If the application needs it, grant it to " + quoteIdentifier(p.besides(login).name) + ", too."
+				after = " If the application needs it, grant it to " + quoteIdentifier(p.besides(login).name) + ", too."
 			}
-			k.unequal(login.name, what+", which the other login lacks.", fix)
+			lead := "As a superuser or as " + strings.Join(who, ", ") + ", in " + databaseNamed(database) + ", run "
+			k.unequal(login.name, what+", which the other login lacks.", running(lead, statements, after))
 			continue
 		}
 		k.found(target.Finding{
@@ -89,7 +89,7 @@ func (k *check) granted(database string, p pair, login role, list []grant) {
 			Strategies: double,
 			Account:    login.name,
 			Text:       what + ". The grantor does not own objects of the application.",
-			Fix:        fix,
+			Fix:        runIn(database, statements...),
 		})
 	}
 }

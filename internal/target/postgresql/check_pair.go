@@ -69,7 +69,7 @@ func (k *check) partner(ctx context.Context, current role, name string) error {
 	if err := k.joined(ctx, account, clone, acts); err != nil {
 		return err
 	}
-	k.differing(account, clone, slices.Concat(equalized(clone, account), labelledAlike(clone, account)))
+	k.differing(account, clone)
 	if err := k.exceeding(ctx, account, clone); err != nil {
 		return err
 	}
@@ -118,8 +118,9 @@ func (k *check) exceeding(ctx context.Context, account, clone role) error {
 }
 
 // differing reports what a login has for itself alone, with the statements after which it has what
-// the other one has.
-func (k *check) differing(account, clone role, statements []string) {
+// the other one has. more are such statements, too.
+func (k *check) differing(account, clone role, more ...string) {
+	statements := slices.Concat(equalized(clone, account), labelledAlike(clone, account), more)
 	if len(statements) > 0 {
 		k.unequal(clone.name, fmt.Sprintf("%s has other settings, limits or attributes than %s.", clone.name, account.name),
 			runTheseAlso(statements, account.name))
@@ -152,11 +153,10 @@ func (k *check) apart(ctx context.Context, account, clone role) error {
 		k.unequal(clone.name,
 			fmt.Sprintf("%s acts as %s, not as %s.", clone.name, fault.Quoted(clone.acts), fault.Quoted(account.acts)),
 			runThese([]string{actsAs(clone.name, account.acts)}))
-		k.differing(account, clone, slices.Concat(equalized(clone, account), labelledAlike(clone, account)))
+		k.differing(account, clone)
 		return nil
 	}
-	k.differing(account, clone,
-		slices.Concat(equalized(clone, account), labelledAlike(clone, account), attributesLike(clone, account)))
+	k.differing(account, clone, attributesLike(clone, account)...)
 	lacks, err := k.lacking(ctx, clone, account)
 	if err != nil {
 		return err

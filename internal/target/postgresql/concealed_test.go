@@ -1,8 +1,11 @@
 package postgresql
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/keyturn/keyturn/internal/target"
 )
 
 // TestFindingsConcealValues verifies that a check and a plan name a setting of an application's own
@@ -43,6 +46,23 @@ func TestFindingsConcealValues(t *testing.T) {
 		}
 		if !strings.Contains(strings.Join(s.shared, "\n"), "marker") {
 			t.Errorf("%s: the statements that run lack the value", clone)
+		}
+	}
+}
+
+// TestManyStatements verifies that the advice about many differences has whole statements, and says
+// that there are more.
+func TestManyStatements(t *testing.T) {
+	t.Parallel()
+	var all []string
+	for i := range 20 {
+		all = append(all, fmt.Sprintf("ALTER ROLE %q SET %q = 'x'", strings.Repeat("c", 63), fmt.Sprint("a.", i)))
+	}
+	for _, fix := range []string{runThese(all), runIn("app", all...), runTheseAlso(all, "app")} {
+		got := target.BoundedFindings([]target.Finding{{Fix: fix}})[0].Fix
+		if strings.Count(got, "ALTER ROLE") < 3 || strings.Count(got, "ALTER ROLE") != strings.Count(got, "= 'x'") ||
+			!strings.HasSuffix(got, "= 'x'. These are not all: check again after them.") {
+			t.Errorf("fix: %s", got)
 		}
 	}
 }
