@@ -69,7 +69,7 @@ var mysqlMutations = []mutation{
 	{
 		name: "views that only one of two MySQL accounts may alter are not reported",
 		file: "internal/target/mysql/check_objects.go",
-		old:  "found = append(found, r[0])",
+		old:  `found = append(found, r[0]+"."+r[1])`,
 		new:  "_ = r",
 		pkg:  "internal/target/mysql",
 		test: "TestMariaDB",

@@ -49,7 +49,7 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 		return nil, err
 	}
 	defer conn.Close()
-	c := &checker{t: t, conn: conn, current: r.Current, partner: r.Partner}
+	c := &checker{t: t, conn: conn, request: r}
 	err = c.check(ctx)
 	if number, message, _ := numberOf(err); number == 1142 || number == 1143 {
 		var grants []string
@@ -71,8 +71,7 @@ func (t *my) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 type checker struct {
 	t       *my
 	conn    *conn
-	current target.Credential
-	partner string
+	request target.CheckRequest
 	found   []target.Finding
 	unread  []unread
 }
@@ -92,10 +91,9 @@ func other(shown string) subject { return subject{account: shown} }
 
 // findings begins the findings about a subject.
 func (c *checker) findings(of subject) *target.Findings {
-	r := target.CheckRequest{Current: c.current}
-	f := r.OfPartner()
+	f := c.request.OfPartner()
 	if of.inUse {
-		f = r.OfCurrent()
+		f = c.request.OfCurrent()
 	}
 	f.Account = of.account
 	return f
@@ -126,7 +124,7 @@ func (c *checker) check(ctx context.Context) error {
 	if err := c.server(ctx); err != nil {
 		return err
 	}
-	all, err := c.t.accounts(ctx, c.conn, c.current.Account)
+	all, err := c.t.accounts(ctx, c.conn, c.request.Current.Account)
 	if err != nil {
 		return err
 	}
@@ -143,7 +141,7 @@ func (c *checker) check(ctx context.Context) error {
 	if err := c.events(ctx, all); err != nil {
 		return err
 	}
-	if c.partner == "" || len(members) == 0 {
+	if c.request.Partner == "" || len(members) == 0 {
 		return nil
 	}
 	return c.double(ctx, all, members)
@@ -151,16 +149,16 @@ func (c *checker) check(ctx context.Context) error {
 
 // accounts reports which accounts of the name a rotation changes, and returns them.
 func (c *checker) accounts(all []account) []account {
-	name := c.current.Account
+	name := c.request.Current.Account
 	chosen := c.t.within(all)
 	if len(chosen) == 0 {
 		c.report("no-account", target.Impossible, own(shownName(name)), c.t.missing(name, all)+".",
 			"Create the account, or set account_host of the target.")
 		return nil
 	}
-	opens := func(a account) bool { return a.accepts(c.current.Secret) }
+	opens := func(a account) bool { return a.accepts(c.request.Current.Secret) }
 	foreign := func(a account) bool { return c.foreign(a) != "" }
-	members, err := members(c.t.config.AccountHost, chosen, c.current.Secret)
+	members, err := members(c.t.config.AccountHost, chosen, c.request.Current.Secret)
 	switch {
 	case err != nil:
 		c.report("accounts-not-known", target.Impossible, own(whoAll(name, chosen)), sentence(err.Error()),
@@ -189,8 +187,9 @@ func (c *checker) accounts(all []account) []account {
 					"Otherwise leave the host out of account_host.", target.Overlap, target.Double)
 		case !isMember && opens(a):
 			c.ask(leaveHosts, own(shown(name, a.host)), shown(name, a.host)+" accepts the same password, and account_host of "+
-				"the target leaves it out: applications that reach it are refused with the new password.",
-				"Add the host to account_host, or leave account_host empty.")
+				"the target leaves it out: applications that reach it are refused with the new password, and the old one stays "+
+				"valid there.", "Add the host to account_host, or leave account_host empty.")
+			c.found[len(c.found)-1].Outlasts = true
 		case !isMember:
 			left = append(left, a)
 		}
@@ -208,17 +207,17 @@ func (c *checker) accounts(all []account) []account {
 
 // account reports what a rotation of one account would meet.
 func (c *checker) account(a account) {
-	self := shown(c.current.Account, a.host)
+	self := shown(c.request.Current.Account, a.host)
 	c.form(a, self)
 	c.terms(a, self)
 	var others int
 	for _, m := range a.passwords() {
-		match, _ := matches(m.plugin, m.hash, c.current.Secret)
+		match, _ := matches(m.plugin, m.hash, c.request.Current.Secret)
 		if !match && m.hash != "" && m.hash != invalid {
 			others++
 		}
 	}
-	if a.accepts(c.current.Secret) && others > 0 {
+	if a.accepts(c.request.Current.Secret) && others > 0 {
 		c.ask(dropSecond, own(self), self+" has a second password, which a rotation removes. During a grace period it "+
 			"is the previous one; otherwise it was set by hand.", "Remove the second password once nothing uses it.",
 			target.Overlap, target.Single)
@@ -227,12 +226,12 @@ func (c *checker) account(a account) {
 
 // form reports what the account's plugins permit, by what a rotation would do.
 func (c *checker) form(a account, self string) {
-	if !c.usable(a, c.current.Account) {
+	if !c.usable(a, c.request.Current.Account, own) {
 		return
 	}
 	candidate := noPassword()
-	_, errAdd := c.t.server.add(a, c.current.Secret, candidate, false)
-	_, errReplace := c.t.server.replace(a, c.current.Secret, candidate)
+	_, errAdd := c.t.server.add(a, c.request.Current.Secret, candidate, false)
+	_, errReplace := c.t.server.replace(a, c.request.Current.Secret, candidate)
 	switch {
 	case errors.Is(errAdd, errForm):
 		c.ask(changePlugin, own(self), self+" logs in by ed25519, of which many clients can use one password at a time: "+
@@ -253,12 +252,9 @@ func (c *checker) form(a account, self string) {
 
 // usable reports whether the account logs in with one factor, of a plugin whose passwords can be
 // made here, and what to change where it does not.
-func (c *checker) usable(a account, name string, s ...target.Strategy) bool {
+func (c *checker) usable(a account, name string, whose func(string) subject, s ...target.Strategy) bool {
 	self := shown(name, a.host)
-	of := other(self)
-	if name == c.current.Account {
-		of = own(self)
-	}
+	of := whose(self)
 	if a.terms.factors {
 		c.report("several-factors", target.Impossible, of, self+" logs in with several factors, and Keyturn with one.",
 			statement("ALTER USER "+self+" DROP 2 FACTOR;", name, a.host)+" Or use an account with one factor.", s...)
@@ -299,7 +295,7 @@ func (c *checker) terms(a account, self string) {
 	}
 	if a.locked {
 		c.report("account-locked", target.Impossible, own(self), self+" is locked.",
-			statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.current.Account, a.host))
+			statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Current.Account, a.host))
 	}
 	if a.terms.expired {
 		c.report("password-expired", target.Note, own(self),
@@ -310,7 +306,7 @@ func (c *checker) terms(a account, self string) {
 			"The password of %s expires %d days after each change: rotate more often.", self, a.terms.lifetime), "")
 	}
 	if a.terms.connections < 0 {
-		c.noLogins(own(self), c.current.Account, a.host)
+		c.noLogins(own(self), c.request.Current.Account, a.host)
 	}
 	if n := a.terms.connections; n > 0 {
 		c.report("connection-limit", target.Note, own(self), fmt.Sprintf("%s may have %d connections. Keyturn needs one "+
@@ -385,31 +381,49 @@ func (c *checker) anonymous(ctx context.Context, members []account) error {
 		self := shown("", a.host)
 		switch {
 		case slices.ContainsFunc(members, func(m account) bool { return m.host == a.host }):
-		case a.accepts(c.current.Secret):
+		case a.accepts(c.request.Current.Secret):
 			c.report("anonymous-account", target.Impossible, other(self), "The anonymous account "+self+" accepts the same "+
 				"password, and logins from there reach it: they would be refused with the new one.",
 				statement("DROP USER "+self+";", a.host))
 		default:
 			c.report("anonymous-account", target.Note, other(self), "Logins from hosts that match "+self+" can reach the "+
-				"anonymous account instead of "+shownName(c.current.Account)+".", "")
+				"anonymous account instead of "+shownName(c.request.Current.Account)+".", "")
 		}
 	}
 	return nil
 }
 
-// proxies reports the accounts that may act as the account with their own credentials.
+// proxies reports the accounts that may act as one of the two names with their own credentials.
 func (c *checker) proxies(ctx context.Context) error {
-	rows, err := c.conn.rows(ctx, "SELECT User, Host FROM mysql.proxies_priv WHERE Proxied_user = "+
-		quote(c.current.Account))
-	var list []string
-	for _, r := range rows {
+	var literals []string
+	plain := true
+	for _, name := range c.names() {
+		literals = append(literals, quote(name))
+		plain = plain && fault.IsShown(name) && !strings.Contains(name, `\`) // see shownName
+	}
+	query := "SELECT User, Host, Proxied_user, Proxied_host FROM mysql.proxies_priv WHERE Proxied_user IN (" +
+		strings.Join(literals, ", ") + ")"
+	rows, err := c.conn.rows(ctx, fmt.Sprintf("%s ORDER BY 1, 2, 3, 4 LIMIT %d", query, maxListed+1))
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	query += ";"
+	if !plain {
+		query = ""
+	}
+	var list, statements []string
+	for _, r := range rows[:min(len(rows), maxListed)] {
 		list = append(list, shown(r[0], r[1]))
+		if fault.IsShown(strings.Join(r, " ")) {
+			statements = append(statements, "REVOKE PROXY ON "+shown(r[2], r[3])+" FROM "+shown(r[0], r[1])+";")
+		}
 	}
-	if len(list) > 0 {
-		c.report("proxy-users", target.Note, subject{}, strings.Join(list, ", ")+" may act as "+shownName(c.current.Account)+
-			" with credentials of their own, which a rotation leaves as they are.", "")
-	}
-	return err
+	text := count(len(rows), "proxy grant lets another account", "proxy grants let other accounts") + " act as " +
+		strings.Join(shownNames(c.names()), " or ") +
+		" with credentials of their own, which rotations and emergencies leave as they are: "
+	c.outlasts("proxy-users", listing(text, list, len(rows)),
+		c.advice("If the application does not need them:", statements, len(rows), query))
+	return nil
 }
 
 // sentence makes a whole sentence of an error's text.

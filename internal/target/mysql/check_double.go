@@ -13,62 +13,76 @@ import (
 )
 
 // double compares the partner with the account in use: an application that changes from one to the
-// other must notice nothing. own are all accounts of the name in use, members those that its
-// credential opens.
-func (c *checker) double(ctx context.Context, own, members []account) error {
-	all, err := c.t.accounts(ctx, c.conn, c.partner)
+// other must notice nothing. accounts are all of the name in use, members those that its credential
+// opens.
+func (c *checker) double(ctx context.Context, accounts, members []account) error {
+	all, err := c.t.accounts(ctx, c.conn, c.request.Partner)
 	if err != nil {
 		return err
 	}
 	partners := c.t.within(all)
 	if len(partners) == 0 {
-		c.report("no-partner", target.Impossible, other(shownName(c.partner)), c.t.missing(c.partner, all)+".",
-			"Create it with the rights of "+shownName(c.current.Account)+".", target.Double)
+		c.report("no-partner", target.Impossible, other(shownName(c.request.Partner)),
+			c.t.missing(c.request.Partner, all)+".",
+			"Create it with the rights of "+shownName(c.request.Current.Account)+".", target.Double)
 		return nil
 	}
 	for _, a := range partners {
-		self := shown(c.partner, a.host)
+		self := shown(c.request.Partner, a.host)
 		_, err := c.t.server.replace(a, sensitive.Value{}, noPassword())
-		if c.usable(a, c.partner, target.Double) && err != nil {
+		if c.usable(a, c.request.Partner, other, target.Double) && err != nil {
 			c.report("auth-plugin", target.Impossible, other(self), self+": "+err.Error()+".", fixes[err], target.Double)
 		}
 		if a.locked {
 			c.report("account-locked", target.Impossible, other(self), self+" is locked.",
-				statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.partner, a.host), target.Double)
+				statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Partner, a.host), target.Double)
 		}
 		if a.terms.connections < 0 {
-			c.noLogins(other(self), c.partner, a.host, target.Double)
+			c.noLogins(other(self), c.request.Partner, a.host, target.Double)
 		}
 		if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
 			c.report("login-terms", target.Impossible, other(self), self+" cannot log in: "+fix+".", fix, target.Double)
 		}
 	}
-	names := shownName(c.current.Account) + " and " + shownName(c.partner)
-	further := slices.DeleteFunc(slices.Clone(partners), func(a account) bool {
-		return len(a.passwords()) == 0 || slices.ContainsFunc(own, func(b account) bool { return a.host == b.host })
-	})
-	switch {
-	case len(further) > 0 && !c.t.config.AccountHost.chosen():
-		// No ordinary account can make this so: to create an account takes a privilege.
-		f := c.findings(other(names))
-		f.ChangesOthers(otherHosts, whoAll(c.partner, further)+" gets the new password, too, and may be another "+
-			"application's: "+shownName(c.current.Account)+" has no account at that host.",
-			"keyturn target update TARGET --set "+accountHost(members)+" leaves it out. Or create both at the same hosts.",
-			target.Double)
-		c.found = append(c.found, f.List...)
-	case !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }):
-		c.ask(otherHosts, other(names), names+" exist at different hosts: "+whoAll(c.current.Account, members)+"; "+
-			whoAll(c.partner, partners)+". An application may be refused after a rotation.",
-			"Create both at the same hosts.", target.Double)
-	}
+	names := shownName(c.request.Current.Account) + " and " + shownName(c.request.Partner)
 	isMember := func(a account) bool {
 		return slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
 	}
-	if others := slices.DeleteFunc(c.t.within(own), isMember); len(others) > 0 {
-		c.ask(otherHosts, other(names), whoAll(c.current.Account, others)+
-			" has another password now. When "+shownName(c.current.Account)+" comes into use again, a rotation replaces that "+
-			"password too.",
-			"Leave the host out of account_host.", target.Double)
+	var further, beside []account // at a host where the name in use has no account, or has another password
+	for _, a := range partners {
+		switch {
+		case c.t.config.AccountHost.chosen() || len(a.passwords()) == 0 || isMember(a):
+		case slices.ContainsFunc(accounts, func(b account) bool { return a.host == b.host }):
+			beside = append(beside, a)
+		default:
+			further = append(further, a)
+		}
+	}
+	choosing := "keyturn target update TARGET --set " + accountHost(members)
+	if len(beside) > 0 {
+		// The holder of the credential in use may have set that password, and must not stop an emergency.
+		c.ask(otherHosts, other(names), whoAll(c.request.Partner, beside)+" gets the new password, too. It may be another "+
+			"application's, because "+shownName(c.request.Current.Account)+" has another password than the one in use at that "+
+			"host.", choosing+" leaves it out.", target.Double)
+	}
+	switch {
+	case len(further) > 0:
+		// No ordinary account can make this so: to create an account takes a privilege.
+		f := c.findings(other(names))
+		f.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be another "+
+			"application's: "+shownName(c.request.Current.Account)+" has no account at that host.",
+			choosing+" leaves it out. Or create both at the same hosts.",
+			target.Double)
+		c.found = append(c.found, f.List...)
+	case len(beside) == 0 && !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }):
+		c.ask(otherHosts, other(names), names+" exist at different hosts: "+whoAll(c.request.Current.Account, members)+"; "+
+			whoAll(c.request.Partner, partners)+". An application may be refused after a rotation.",
+			"Create both at the same hosts.", target.Double)
+	}
+	if others := slices.DeleteFunc(c.t.within(accounts), isMember); len(others) > 0 {
+		c.ask(otherHosts, other(names), whoAll(c.request.Current.Account, others)+
+			" has another password now. When "+shownName(c.request.Current.Account)+" comes into use again, a rotation "+
+			"replaces that password too.", choosing+" leaves it out.", target.Double)
 	}
 	if err := c.definers(ctx, members, partners); err != nil {
 		return err
@@ -81,11 +95,11 @@ func (c *checker) double(ctx context.Context, own, members []account) error {
 
 // compare reports rights that only one of two names has.
 func (c *checker) compare(ctx context.Context, names string, members, partners []account) error {
-	a, err := c.rights(ctx, c.current.Account, members)
+	a, err := c.rights(ctx, c.request.Current.Account, members)
 	if err != nil {
 		return err
 	}
-	b, err := c.rights(ctx, c.partner, partners)
+	b, err := c.rights(ctx, c.request.Partner, partners)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
@@ -12,7 +13,7 @@ import (
 // objects is a query for what has accounts as its definer.
 type objects struct {
 	what string
-	// query returns names of objects; %s stands for the list of definers.
+	// query returns schema and name of objects; %s stands for the list of definers.
 	query string
 	// privilege lets the administrator see all of them. A table is read instead where it is empty.
 	privilege, table string
@@ -21,14 +22,14 @@ type objects struct {
 // views and routines are what only its definer may alter or read, whatever the others may do.
 var views = objects{
 	what:      "views",
-	query:     "SELECT CONCAT(TABLE_SCHEMA, '.', TABLE_NAME) FROM information_schema.VIEWS WHERE DEFINER IN (%s)",
+	query:     "SELECT TABLE_SCHEMA, TABLE_NAME FROM information_schema.VIEWS WHERE DEFINER IN (%s)",
 	privilege: "SHOW VIEW",
 }
 
 func (mariaDB) objects() []objects {
 	return []objects{views, {
 		what:  "routines",
-		query: "SELECT CONCAT(db, '.', name) FROM mysql.proc WHERE definer IN (%s)",
+		query: "SELECT db, name FROM mysql.proc WHERE definer IN (%s)",
 		table: "mysql.proc",
 	}}
 }
@@ -36,7 +37,7 @@ func (mariaDB) objects() []objects {
 func (mySQL) objects() []objects {
 	return []objects{views, {
 		what: "routines",
-		query: "SELECT CONCAT(ROUTINE_SCHEMA, '.', ROUTINE_NAME) FROM information_schema.ROUTINES " +
+		query: "SELECT ROUTINE_SCHEMA, ROUTINE_NAME FROM information_schema.ROUTINES " +
 			"WHERE DEFINER IN (%s)",
 		privilege: "SHOW_ROUTINE",
 	}}
@@ -70,13 +71,17 @@ func (mySQL) events() objects {
 	}
 }
 
+// maxListed is how many objects of one sort a check reads: one more says that there are more.
+const maxListed = 20
+
 // list returns the first rows about objects with one of these definers. grant is what a GRANT must
 // have for the administrator to see them all. done is false for a server that has not listed them
 // in time.
 func (c *checker) list(ctx context.Context, o objects, definers []string) (
 	rows [][]string, grant string, done bool, err error,
 ) {
-	rows, err = c.conn.rows(ctx, c.t.server.within3s(fmt.Sprintf(o.query, strings.Join(definers, ", "))+" LIMIT 20"))
+	query := fmt.Sprintf(o.query+" ORDER BY 1, 2 LIMIT %d", strings.Join(definers, ", "), maxListed+1)
+	rows, err = c.conn.rows(ctx, c.t.server.within3s(query))
 	switch number, _, _ := numberOf(err); {
 	case number == 1969 || number == 3024:
 		return nil, "", false, nil
@@ -96,73 +101,140 @@ func definersOf(name string, accounts []account) (list []string) {
 }
 
 // events reports events that run with the rights of the accounts of the two names. One that sets
-// the password of its definer does so again after an emergency.
-func (c *checker) events(ctx context.Context, own []account) error {
-	names, definers := shownName(c.current.Account), definersOf(c.current.Account, own)
-	if c.partner != "" {
-		all, err := c.t.accounts(ctx, c.conn, c.partner)
+// the password of its definer does so again after an emergency. accounts has all of the name in
+// use.
+func (c *checker) events(ctx context.Context, accounts []account) error {
+	definers := definersOf(c.request.Current.Account, accounts)
+	if c.request.Partner != "" {
+		partners, err := c.t.accounts(ctx, c.conn, c.request.Partner)
 		if err != nil {
 			return err
 		}
-		names += " or " + shownName(c.partner)
-		definers = append(definers, definersOf(c.partner, all)...)
+		definers = append(definers, definersOf(c.request.Partner, partners)...)
 	}
 	if len(definers) == 0 {
 		return nil
 	}
+	who := "the rights of " + strings.Join(shownNames(c.names()), " or ")
 	rows, grant, done, err := c.list(ctx, c.t.server.events(), definers)
-	if err != nil {
+	number, message, _ := numberOf(err)
+	unread := "Keyturn cannot see whether scheduled events run with " + who +
+		". Such an event can set a password again after an emergency."
+	switch byHand := c.advice("", nil, 0, c.allEvents()); {
+	case err != nil && number == 0: // no answer
 		return err
-	}
-	if grant != "" || !done {
-		text := "Keyturn cannot see whether scheduled events run with the rights of " + names +
-			". Such an event can set a password again after an emergency."
-		fix := "The server has not listed them within 3 s; list them by hand."
-		if grant != "" {
-			if fix, err = c.toAdministrator(ctx, []string{grant}); err != nil {
-				return err
-			}
+	case err != nil:
+		c.outlasts("events-not-read", unread+" The server answers: "+message+".", byHand)
+	case !done:
+		c.outlasts("events-not-read", unread+" The server has not listed them within 3 s.", byHand)
+	case grant != "":
+		fix, err := c.toAdministrator(ctx, []string{grant})
+		if err != nil {
+			return err
 		}
-		c.outlasts("events-not-read", text, fix)
+		c.outlasts("events-not-read", unread, fix)
 	}
 	if len(rows) == 0 {
 		return nil
 	}
 	var found, statements []string
-	for _, r := range rows[:min(len(rows), maxDifferences)] {
+	for _, r := range rows[:min(len(rows), maxListed)] {
 		found = append(found, fault.Foreign(r[0]+"."+r[1]))
-		statements = append(statements, disable(r[0], r[1]))
+		if s, ok := disable(r[0], r[1]); ok {
+			statements = append(statements, s)
+		}
 	}
-	if len(rows) > maxDifferences {
-		found = append(found, "…")
-	}
-	c.outlasts("scheduled-events", "Events run with the rights of "+names+" while event_scheduler is ON: "+
-		strings.Join(found, ", ")+". Such an event can set a password again after an emergency.",
-		"End the sessions of the accounts, and then: "+strings.Join(statements, " "))
+	text := count(len(rows), "scheduled event runs", "scheduled events run") + " with " + who +
+		" while event_scheduler is ON, and can set a password again after an emergency: "
+	c.outlasts("scheduled-events", listing(text, found, len(rows)),
+		c.advice("End the sessions of the accounts. Then run:", statements, len(rows), c.allEvents()))
 	return nil
 }
 
-// disable returns the statement that ends the runs of an event, for an operator.
-func disable(schema, name string) string {
-	if !fault.IsShown(schema) || !fault.IsShown(name) {
-		return "(SELECT HEX(EVENT_SCHEMA), HEX(EVENT_NAME) FROM information_schema.EVENTS finds an event of which no " +
-			"statement shows the name)"
+// names returns the name in use, and the partner's if there is one.
+func (c *checker) names() []string {
+	if c.request.Partner == "" {
+		return []string{c.request.Current.Account}
 	}
+	return []string{c.request.Current.Account, c.request.Partner}
+}
+
+// count says how many rows a list has, of which at most [maxListed] were read, and one more.
+func count(rows int, one, several string) string {
+	switch {
+	case rows > maxListed:
+		return fmt.Sprintf("More than %d %s", maxListed, several)
+	case rows == 1:
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", rows, several)
+}
+
+// listing completes a text with as many names of rows as a finding has space for.
+func listing(text string, names []string, rows int) string {
+	shown, left := target.WholeStatements(names[:min(len(names), maxDifferences)], ", ", text+", ….")
+	switch more := rows > min(len(names), maxDifferences); {
+	case shown == "":
+		return strings.TrimSuffix(text, ": ") + "."
+	case left > 0 || more:
+		return text + shown + ", …."
+	}
+	return text + shown + "."
+}
+
+// advice returns the fix of a finding about rows: statements about them, each in full, and the
+// query that lists all of them, also those that were not read or for which there is no space.
+func (c *checker) advice(lead string, statements []string, rows int, query string) string {
+	const page = `docs/targets/mysql.md, "After a leak", has the query that lists all of them.`
+	secret := c.request.Current.Secret
+	all, more := "To list all of them: ", "These are not all of them. To list all of them: "
+	if query == "" || !target.FixFits(lead+" "+more+query, secret) {
+		all, more, query = page, "These are not all of them: "+page, ""
+	}
+	shown, left := target.WholeStatements(statements, " ", lead+" "+more+query, secret)
+	end := all + query
+	if shown == "" {
+		return end
+	}
+	if left > 0 || rows > len(statements) {
+		end = more + query
+	}
+	return lead + " " + shown + " " + end
+}
+
+// allEvents returns the query by which an operator finds all events of the accounts of both names,
+// and whether one is still enabled; empty where no query shows a name.
+func (c *checker) allEvents() string {
+	var of []string
+	for _, name := range c.names() {
+		if !fault.IsShown(name) || strings.Contains(name, `\`) { // see shownName
+			return ""
+		}
+		prefix := name + "@" // in LIKE, a name may have wildcards
+		of = append(of, fmt.Sprintf("LEFT(DEFINER, %d) = %s", utf8.RuneCountInString(prefix), quote(prefix)))
+	}
+	return "SELECT EVENT_SCHEMA, EVENT_NAME, DEFINER, STATUS FROM information_schema.EVENTS WHERE " +
+		strings.Join(of, " OR ") + ";"
+}
+
+// disable returns the statement that ends the runs of an event, for an operator. There is none for
+// a name that is not shown as it is.
+func disable(schema, name string) (statement string, ok bool) {
 	quoted := func(s string) string { return "`" + strings.ReplaceAll(s, "`", "``") + "`" }
-	return "ALTER EVENT " + quoted(schema) + "." + quoted(name) + " DISABLE;"
+	return "ALTER EVENT " + quoted(schema) + "." + quoted(name) + " DISABLE;", fault.IsShown(schema) && fault.IsShown(name)
 }
 
 // outlasts adds a note about what an emergency leaves.
 func (c *checker) outlasts(code, text, fix string) {
-	f := c.findings(own(shownName(c.current.Account)))
-	f.Add(target.Finding{Code: code, Verdict: target.Note, Text: text, Fix: fix, Outlasts: true})
+	f := c.findings(own(shownName(c.request.Current.Account)))
+	f.Outlasting(code, text, fix)
 	c.found = append(c.found, f.List...)
 }
 
 // definers reports objects that the application has made: of the two accounts, one alone may alter
 // these views and read the text of these routines.
 func (c *checker) definers(ctx context.Context, members, partners []account) error {
-	list := append(definersOf(c.current.Account, members), definersOf(c.partner, partners)...)
+	list := append(definersOf(c.request.Current.Account, members), definersOf(c.request.Partner, partners)...)
 	var found []string
 	for _, o := range c.t.server.objects() {
 		rows, grant, done, err := c.list(ctx, o, list)
@@ -175,13 +247,13 @@ func (c *checker) definers(ctx context.Context, members, partners []account) err
 			c.unread = append(c.unread, unread{o.definers(), grant})
 		}
 		for _, r := range rows {
-			found = append(found, r[0])
+			found = append(found, r[0]+"."+r[1])
 		}
 	}
 	if len(found) > 0 {
 		first := fault.Foreign(strings.Join(found[:min(len(found), maxDifferences)], ", "))
-		self := shownName(c.current.Account)
-		c.ask(objectsOfOne, own(self), self+" or "+shownName(c.partner)+" is the definer of "+first+
+		self := shownName(c.request.Current.Account)
+		c.ask(objectsOfOne, own(self), self+" or "+shownName(c.request.Partner)+" is the definer of "+first+
 			": the other account may not alter such views, nor read the text of such routines.",
 			"Have another account make and alter them, or use strategy overlap.", target.Double)
 	}

@@ -63,6 +63,9 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 		t.Errorf("the accounts are not named: %s", text)
 	}
 	left := reports(t, open(t, `"account_host":"%"`), of(two), "leave-account-hosts needs-consent", "accounts-left note")
+	if !left["leave-account-hosts needs-consent"].Outlasts {
+		t.Error("an account that keeps the leaked password outlasts no emergency")
+	}
 	for text, want := range map[string]bool{
 		got["accounts-left note"].Text:  true,
 		left["accounts-left note"].Text: false,
@@ -143,10 +146,16 @@ func checkHosts(t *testing.T, f fixture, open func(*testing.T, ...string) target
 	reports(t, open(t, `"account_host":["%"]`), pair)
 	// The holder of the credential in use can set another password, and must not stop an emergency.
 	f.exec(t, fmt.Sprintf(create, quote(one.Account), "of-the-holder"))
+	named := false
 	for _, finding := range targettest.Findings(t, open(t), pair) {
 		if finding.Others {
 			t.Errorf("an emergency waits for what the holder can bring about: %+v", finding)
 		}
+		named = named || strings.Contains(finding.Text, "'check-e1c'@'127.0.0.2' gets the new password") &&
+			strings.Contains(finding.Fix, `update TARGET --set 'account_host=["%"]'`)
+	}
+	if !named {
+		t.Error("the account of the other name that a rotation changes is not named")
 	}
 }
 
@@ -311,6 +320,13 @@ func TestCheckOfServer(t *testing.T) {
 	reports(t, tt, r, "anonymous-account note", "anonymous-account impossible")
 	n.exec(t, "DROP USER ''@'localhost'", "DROP USER ''@'10.1.2.3'")
 	checkEvents(t, n, tt)
+	n.exec(t, "RENAME TABLE mysql.event TO mysql.event_gone")
+	unread := reports(t, tt, r, "events-not-read note")["events-not-read note"]
+	if !unread.Outlasts || !strings.Contains(unread.Text, "doesn't exist") ||
+		!strings.Contains(unread.Fix, "FROM information_schema.EVENTS") {
+		t.Errorf("a server without the table of events: %+v", unread)
+	}
+	n.exec(t, "RENAME TABLE mysql.event_gone TO mysql.event")
 	n.exec(t, "SET GLOBAL max_password_errors = 5")
 	reports(t, tt, r, "lock-after-failures needs-consent single", "failed-logins note overlap double")
 	n.exec(t, "SET GLOBAL max_password_errors = DEFAULT")
@@ -339,17 +355,67 @@ func checkEvents(t *testing.T, f fixture, tt target.Target) {
 		targettest.Must(t, err)
 	}
 	by(leaked, "CREATE EVENT events_db.`ba``ck` ON SCHEDULE EVERY 1 DAY DO SET @a = 1")
+	conn := boss(t, f, "check-events-boss")
 	by(leaked, "CREATE EVENT events_db.off ON SCHEDULE EVERY 1 DAY DISABLE DO SET @a = 1")
 	by(other, "CREATE EVENT events_db.back2 ON SCHEDULE EVERY 1 DAY DO SET @a = 1")
 	found := reports(t, tt, r, "scheduled-events note")["scheduled-events note"]
 	if !found.Outlasts || strings.Contains(found.Text, "events_db.off") {
 		t.Errorf("events: %+v", found)
 	}
-	_, statements, _ := strings.Cut(found.Fix, ": ")
-	for statement := range strings.SplitSeq(strings.TrimSuffix(statements, ";"), "; ") {
-		f.exec(t, statement)
+	// ALTER EVENT makes the one who runs it the definer.
+	if listed := corrects(t, f, conn, found.Fix); len(listed) != 1 || listed[0]["event_name"] != "off" {
+		t.Errorf("the query lists %v", listed)
 	}
 	reports(t, tt, r)
+
+	// Events with long names, more than a check reads, leave each statement whole.
+	long := strings.Repeat("d", 64)
+	f.exec(t, "CREATE DATABASE "+long, "GRANT ALL ON "+long+".* TO 'check-events'@'%'",
+		"GRANT ALL ON "+long+".* TO 'check-events-2'@'%'")
+	for i := range 22 {
+		by(leaked, fmt.Sprintf("CREATE EVENT %s.`%060d_%03d` ON SCHEDULE EVERY 1 DAY DO SET @a = 1", long, 0, i))
+	}
+	found = reports(t, tt, r, "scheduled-events note")["scheduled-events note"]
+	if !strings.HasPrefix(found.Text, "More than 20 scheduled events run") ||
+		!strings.Contains(found.Text, "can set a password again after an emergency: "+long) ||
+		!strings.Contains(found.Fix, " DISABLE; These are not all of them. To list all of them: ") {
+		t.Errorf("many events: %+v", found)
+	}
+	bounded := target.BoundedFindings([]target.Finding{found})[0]
+	if bounded.Fix != found.Fix || bounded.Text != found.Text {
+		t.Errorf("many events are shown as: %+v", bounded)
+	}
+	for _, event := range corrects(t, f, conn, found.Fix) {
+		f.exec(t, "ALTER EVENT "+event["event_schema"]+".`"+strings.ReplaceAll(event["event_name"], "`", "``")+"` DISABLE")
+	}
+	reports(t, tt, r)
+
+	// An account that may act as the other one needs no password of it.
+	f.account(t, "check-events-3")
+	f.exec(t, "GRANT PROXY ON 'check-events-2'@'%' TO 'check-events-3'@'%'")
+	found = reports(t, tt, r, "proxy-users note")["proxy-users note"]
+	if !found.Outlasts || !strings.Contains(found.Text, "'check-events-3'@'%'") {
+		t.Errorf("proxies: %+v", found)
+	}
+	if listed := corrects(t, f, conn, found.Fix); len(listed) != 0 {
+		t.Errorf("after the statement of the fix there are %v", listed)
+	}
+	reports(t, tt, r)
+}
+
+// corrects runs the statements of a fix, and returns the rows of the query at its end.
+func corrects(t *testing.T, f fixture, conn driver.Conn, fix string) []map[string]string {
+	t.Helper()
+	statements, query, found := strings.Cut(fix, "To list all of them: ")
+	if !found {
+		t.Fatalf("no query: %s", fix)
+	}
+	_, statements, _ = strings.Cut(statements, ": ")
+	statements = strings.TrimSuffix(statements, "These are not all of them. ")
+	for statement := range strings.SplitSeq(strings.TrimSuffix(strings.TrimSpace(statements), ";"), "; ") {
+		f.exec(t, statement)
+	}
+	return list(t, conn, query)
 }
 
 // TestSlowServer verifies that a check asks for consent where the server does not list in time what

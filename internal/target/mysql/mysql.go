@@ -87,7 +87,9 @@ func kind(name string, s server) target.Kind {
 	).Consenting(
 		leaveHosts, replaceOthers, dropSecond, otherHosts, otherRights, lockAfterFailures, objectsOfOne, notCompared,
 		changePlugin,
-	).Leaving(target.OpenSessions)
+	).Leaving(target.OpenSessions, "What the account has made stays, too: events, stored routines, views and triggers "+
+		"that run with its rights, and accounts that may act as it, can set a password again: docs/targets/mysql.md, "+
+		"\"After a leak\", has the statements.")
 }
 
 func (s server) open(c config, settings target.Settings) (target.Target, error) {

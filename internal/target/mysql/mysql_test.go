@@ -197,6 +197,7 @@ func TestMariaDB(t *testing.T) {
 			"plugins":             testPlugins,
 			"login":               mariaLogin,
 			"check":               mariaCheck,
+			"after a leak":        func(t *testing.T, n *node) { testAfterALeak(t, n, mysql.MariaDB()) },
 			"administrator":       testAdmin,
 			"standing":            testStanding,
 		} {

@@ -142,11 +142,12 @@ func TestMySQL(t *testing.T) {
 		t.Run("conformance", func(t *testing.T) { t.Parallel(); targettest.Run(t, n.harness()) })
 		for name, test := range map[string]func(*testing.T, *mySQLNode){
 			"abandoned candidate": mySQLAbandoned, "by hand": mySQLByHand, "inspect": mySQLInspect, "wrong kind": mySQLWrongKind, "general log": mySQLLog,
-			"standing": mySQLStanding,
-			"hosts":    func(t *testing.T, n *mySQLNode) { testHosts(t, n, n.open) },
-			"plugins":  mySQLPlugins,
-			"check":    mySQLCheck,
-			"login":    func(t *testing.T, n *mySQLNode) { testLogin(t, n, n.harness(), n.authority) },
+			"standing":     mySQLStanding,
+			"hosts":        func(t *testing.T, n *mySQLNode) { testHosts(t, n, n.open) },
+			"plugins":      mySQLPlugins,
+			"check":        mySQLCheck,
+			"after a leak": func(t *testing.T, n *mySQLNode) { testAfterALeak(t, n, mysql.MySQL()) },
+			"login":        func(t *testing.T, n *mySQLNode) { testLogin(t, n, n.harness(), n.authority) },
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })
 		}

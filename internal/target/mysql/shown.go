@@ -22,6 +22,14 @@ func shownName(s string) string {
 	return quote(s)
 }
 
+// shownNames is shownName for several.
+func shownNames(names []string) (list []string) {
+	for _, name := range names {
+		list = append(list, shownName(name))
+	}
+	return list
+}
+
 // shown returns an account for an operator.
 func shown(name, host string) string { return shownName(name) + "@" + shownName(host) }
 
