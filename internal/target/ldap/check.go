@@ -203,7 +203,8 @@ func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.
 	}
 	if others > 0 {
 		count := fmt.Sprintf("Besides the password in use, the entry has further values of userPassword (%d), which ", others)
-		f.Note("further-values", count+"stay.", target.Overlap)
+		f.Outlasting(consentToOthers, count+"stay.", "After a leak, remove those that no application needs from the entry.",
+			target.Overlap)
 		f.NeedsConsent(consentToOthers, count+"the strategy single removes.",
 			"Use the strategy overlap.", target.Single)
 	}

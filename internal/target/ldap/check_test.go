@@ -22,7 +22,11 @@ func found(t *testing.T, tt target.Target, c target.Credential, strategy target.
 		Current: c, Strategies: []target.Strategy{strategy},
 	}) {
 		if len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy) {
-			codes = append(codes, string(f.Verdict)+" "+f.Code)
+			code := string(f.Verdict) + " " + f.Code
+			if f.Outlasts {
+				code += " outlasts"
+			}
+			codes = append(codes, code)
 		}
 	}
 	slices.Sort(codes)
@@ -47,7 +51,7 @@ func testCheckValues(t *testing.T, s *servers.LDAP) {
 	}{
 		{"a scheme that is kept", "", []string{current}, nil, nil},
 		{"a further value", "", []string{current, ssha},
-			[]string{"note further-values"}, []string{"needs-consent further-values"}},
+			[]string{"note further-values outlasts"}, []string{"needs-consent further-values"}},
 		{"another system", "", []string{"{SASL}app@EXAMPLE.ORG"}, []string{"impossible password-elsewhere"},
 			[]string{"impossible password-elsewhere"}},
 		{"an unknown scheme", "", []string{"{PBKDF2_SHA256}AAAnEA=="},

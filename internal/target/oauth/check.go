@@ -74,7 +74,8 @@ func (p *provider) checkClient(f *target.Findings, c map[string]any, now time.Ti
 	checkExpiry(f, c, now)
 	p.checkSecrets(f, c)
 	if c["jwks_uri"] != nil && c["jwks_uri"] != "" || len(listOf(c["jwks"], "keys")) > 0 {
-		f.Note("other-keys", "The client has keys of its own (jwks), which a rotation leaves alone.")
+		f.Outlasting("other-keys", "The client has keys of its own (jwks), which a rotation leaves alone.",
+			"After a leak, remove the keys that are not the application's from jwks or jwks_uri.")
 	}
 }
 
@@ -177,13 +178,16 @@ func (p *provider) checkSecrets(f *target.Findings, c map[string]any) {
 		f.Impossible("secret-limit",
 			fmt.Sprintf("The client has %d secrets, and the provider keeps %d.", len(list), limit),
 			"Remove the secret that is not in use.", target.Overlap)
+		f.Last().Outlasts = len(list) > 1
 	case p.config.Remove != nil && len(list) > 1:
-		f.Note("other-secrets",
-			fmt.Sprintf("The client has %d secrets. A rotation removes only the one that it replaces.", len(list)))
+		f.Outlasting(consentToRemove,
+			fmt.Sprintf("The client has %d secrets. A rotation removes only the one that it replaces.", len(list)),
+			"After a leak, remove those that no application needs at the provider.")
 	case len(list) > 1:
 		f.NeedsConsent(consentToRemove,
 			fmt.Sprintf("The client has %d secrets, and the provider may remove all others when a secret is set.", len(list)),
 			"Remove those that are not in use, or set remove for the strategy overlap.", target.Single)
+		f.Last().Outlasts = true
 	}
 }
 

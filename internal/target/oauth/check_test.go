@@ -41,13 +41,13 @@ func TestWhatTheCheckFinds(t *testing.T) {
 		{"", "", `{"client_secret_expires_at":0}`, ""},
 		{"", "", `{"client_secret_expires_at":4102444800}`, "secret-expires note"},
 		{"", "", `{"client_secret_expires_at":1000000000}`, "secret-expired impossible"},
-		{"", "", `{"jwks":{"keys":[{"kty":"EC"}]}}`, "other-keys note"},
-		{"", "", `{"jwks_uri":"https://h/keys"}`, "other-keys note"},
+		{"", "", `{"jwks":{"keys":[{"kty":"EC"}]}}`, "other-keys note outlasts"},
+		{"", "", `{"jwks_uri":"https://h/keys"}`, "other-keys note outlasts"},
 		{list, "", `{}`, "secrets-not-read needs-consent"},
 		{list, "", `{"a/b":{"secrets":[{}]}}`, ""},
-		{list, "", `{"a/b":{"secrets":[{},{}]}}`, "other-secrets needs-consent"},
-		{list, remove, `{"a/b":{"secrets":[{},{}]}}`, "secret-limit impossible"},
-		{list + `,"max_secrets":3`, remove, `{"a/b":{"secrets":[{},{}]}}`, "other-secrets note"},
+		{list, "", `{"a/b":{"secrets":[{},{}]}}`, "other-secrets needs-consent outlasts"},
+		{list, remove, `{"a/b":{"secrets":[{},{}]}}`, "secret-limit impossible outlasts"},
+		{list + `,"max_secrets":3`, remove, `{"a/b":{"secrets":[{},{}]}}`, "other-secrets note outlasts"},
 	} {
 		r := startRegistry(t)
 		targettest.Must(t, json.Unmarshal([]byte(fmt.Sprintf(`{"app":%s}`, tt.client)), &r.clients))
@@ -63,6 +63,9 @@ func found(t *testing.T, system target.Target) string {
 	var got []string
 	for _, f := range targettest.Findings(t, system, target.CheckRequest{Current: change.Old}) {
 		got = append(got, f.Code, string(f.Verdict))
+		if f.Outlasts {
+			got = append(got, "outlasts")
+		}
 	}
 	return strings.Join(got, " ")
 }

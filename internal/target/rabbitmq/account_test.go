@@ -90,8 +90,9 @@ func (n *node) checkAccount(t *testing.T) {
 	expect("a user", found(t, tt, c, ""), limit)
 	expect("two equal users", found(t, tt, c, partner.Account), limit)
 	expect("a password of another backend", found(t, tt, with(c, "of-the-directory"), ""),
-		"impossible password-elsewhere, "+limit)
-	expect("no user", found(t, tt, target.Credential{Account: "missing", Secret: c.Secret}, ""), "impossible not-internal")
+		"impossible password-elsewhere outlasts, "+limit)
+	expect("no user", found(t, tt, target.Credential{Account: "missing", Secret: c.Secret}, ""),
+		"impossible not-internal outlasts")
 	expect("no partner", found(t, tt, c, "missing"), "impossible not-internal, "+limit)
 	expect("another virtual host", found(t, n.openAs(t, target.Login{Database: "elsewhere"}), c, ""),
 		limit+", note no-permission")

@@ -35,8 +35,12 @@ func (b *broker) Window(s target.Strategy) string {
 func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
 	f := r.OfCurrent()
 	u, err := b.checkUser(ctx, f, r.Current)
-	if err != nil || u.Name == "" {
+	if err != nil {
 		return f.List, err
+	}
+	if u.Name == "" {
+		f.Last().Outlasts = true
+		return f.List, nil
 	}
 	switch {
 	case u.Hash == "":
@@ -47,6 +51,7 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 		f.Impossible("password-elsewhere",
 			"RabbitMQ's own database does not have the password in use: the user logs in by another backend, or not at all.",
 			"Put the password that RabbitMQ has into the secret, or rotate it where that backend keeps it.")
+		f.Last().Outlasts = true
 	}
 	if err := b.checkRights(ctx, f, u); err != nil {
 		return nil, err
@@ -253,13 +258,13 @@ func namesUser(value any, account string) bool {
 
 // checkPartner compares the other user of strategy double with the user in use.
 func (b *broker) checkPartner(
-	ctx context.Context, of, f *target.Findings, u user,
+	ctx context.Context, current, partner *target.Findings, u user,
 ) ([]target.Finding, error) {
-	other, err := b.checkUser(ctx, f, target.Credential{}, target.Double)
+	other, err := b.checkUser(ctx, partner, target.Credential{}, target.Double)
 	if err != nil || other.Name == "" {
-		return slices.Concat(of.List, f.List), err
+		return slices.Concat(current.List, partner.List), err
 	}
-	if err := b.checkSession(ctx, f, other); err != nil {
+	if err := b.checkSession(ctx, partner, other); err != nil {
 		return nil, err
 	}
 	var differ []string
@@ -268,7 +273,7 @@ func (b *broker) checkPartner(
 		if err != nil {
 			return nil, err
 		}
-		two, err := b.rights(ctx, f.Account, kind)
+		two, err := b.rights(ctx, partner.Account, kind)
 		if err != nil {
 			return nil, err
 		}
@@ -285,11 +290,11 @@ func (b *broker) checkPartner(
 		differ = append(differ, "limits")
 	}
 	if len(differ) > 0 {
-		f.NeedsConsent(consentToPartner,
+		partner.NeedsConsent(consentToPartner,
 			fmt.Sprintf("The user has other %s than %s.", strings.Join(differ, ", "), fault.Quoted(u.Name)),
 			"Give both users the same with rabbitmqctl.", target.Double)
 	}
-	return slices.Concat(of.List, f.List), nil
+	return slices.Concat(current.List, partner.List), nil
 }
 
 // sameSet compares two lists without regard to their order.

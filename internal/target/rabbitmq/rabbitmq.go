@@ -47,7 +47,8 @@ func Kind() target.Kind {
 		Following(target.LoginEndpoints, target.LoginDatabase, target.LoginCertificate).
 		Consenting(consentToHash, consentToLinks, consentToPartner, consentUnlinked, consentToNodes).
 		Leaving("Links such as shovels keep the password that they were given: keyturn rotation check NAME shows whether "+
-			"there are any.", target.OpenSessions)
+			"there are any. A password that another backend, such as LDAP, has for the user was not touched.",
+			target.OpenSessions)
 }
 
 type config struct {

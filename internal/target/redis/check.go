@@ -147,31 +147,29 @@ func checkPasswords(f *target.Findings, nodes []*node, users []user, h string) {
 				"Add it there, or put the password that every node has into the secret.")
 		}
 		if others > 0 {
-			f.Add(target.Finding{
-				Code: "further-passwords", Verdict: target.Note,
-				Text: fmt.Sprintf("Besides the one in use, the user has passwords at %s, which stay: %d.", n.addr, others),
-				Fix: "ACL GETUSER lists their hashes, and ACL SETUSER with ! before a hash removes one. After a leak, remove " +
-					"those that no application needs.",
-			})
+			f.Outlasting("further-passwords",
+				fmt.Sprintf("Besides the one in use, the user has passwords at %s, which stay: %d.", n.addr, others),
+				"ACL GETUSER lists their hashes, and ACL SETUSER with ! before a hash removes one. After a leak, remove "+
+					"those that no application needs.")
 		}
 	}
 }
 
 // checkPartner compares the other user of strategy double, whose entries follow in users, with the
 // user in use.
-func checkPartner(f, of *target.Findings, nodes []*node, users []user) []target.Finding {
-	if of.Account == "" {
-		return f.List
+func checkPartner(current, partner *target.Findings, nodes []*node, users []user) []target.Finding {
+	if partner.Account == "" {
+		return current.List
 	}
 	for i, n := range nodes {
 		one, two := users[i], users[len(nodes)+i]
 		if one.exists && two.exists && one.rights != two.rights {
-			of.NeedsConsent(consentToPartner,
-				fmt.Sprintf("The rules of the user at %s differ from the rules of %s.", n.addr, fault.Quoted(f.Account)),
+			partner.NeedsConsent(consentToPartner,
+				fmt.Sprintf("The rules of the user at %s differ from the rules of %s.", n.addr, fault.Quoted(current.Account)),
 				"Give both users the same rules with ACL SETUSER.", target.Double)
 		}
 	}
-	return slices.Concat(f.List, of.List)
+	return slices.Concat(current.List, partner.List)
 }
 
 var (

@@ -168,14 +168,15 @@ func (h *host) checkFile(
 	}
 	lines, authority := linesOf(path, text, key)
 	if authority {
-		f.Note("key-is-authority", fmt.Sprintf(
-			"A line of %s trusts the key in use as a certificate authority; a rotation leaves that line.", path,
-		))
+		f.Outlasting("key-is-authority", fmt.Sprintf(
+			"A line of %s trusts the key in use as a certificate authority; a rotation leaves that line, so certificates that "+
+				"this key has signed or will sign open the account.", path,
+		), "After a leak, remove that line, or replace its key.")
 	}
 	if strings.Contains(strings.ToLower(text), "cert-authority") && !authority {
-		f.Note("certificate-authority", fmt.Sprintf(
+		f.Outlasting("certificate-authority", fmt.Sprintf(
 			"A line of %s trusts a certificate authority; a rotation does not end what its certificates permit.", path,
-		))
+		), "After a leak, remove the line if that authority is not yours.")
 	}
 	return lines, nil
 }

@@ -130,7 +130,8 @@ func (h *host) checkOtherFiles(
 		}
 		text, err := s.run(ctx, "read the keys of "+f.Account, h.asKeeper(file, f.Account), readKeys(file, f.Account))
 		if target.ClassOf(err) == target.Denied {
-			f.Note("file-not-read", "The administrator cannot read "+fault.Foreign(file)+", which sshd reads.")
+			f.Outlasting("file-not-read", "The administrator cannot read "+fault.Foreign(file)+", which sshd reads.",
+				"After a leak, remove the keys there that are not the application's.")
 			continue
 		}
 		if err != nil {
@@ -140,6 +141,7 @@ func (h *host) checkOtherFiles(
 			f.Impossible("key-elsewhere",
 				fmt.Sprintf("The key in use is also in %s, which the target does not name.", fault.Foreign(file)),
 				"Add the file to authorized_keys of the target.")
+			f.Last().Outlasts = true
 		}
 	}
 	return nil

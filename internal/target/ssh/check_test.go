@@ -27,7 +27,11 @@ func codes(t *testing.T, tt target.Target, c target.Credential, strategies ...ta
 		if f.Account != c.Account {
 			t.Errorf("%s is about the account %q", f.Code, f.Account)
 		}
-		found = append(found, string(f.Verdict)+" "+f.Code)
+		code := string(f.Verdict) + " " + f.Code
+		if f.Outlasts {
+			code += " outlasts"
+		}
+		found = append(found, code)
 	}
 	return found
 }
@@ -51,9 +55,9 @@ func testCheckKeys(t *testing.T, s *servers.SSH) {
 		"restrict,from=\"127.0.0.1\" " + key:   {"note key-options", "note key-from"},
 		"expiry-time=\"20200101\" " + key:      {"note key-options", "note key-expires", "impossible key-expired"},
 		"expiry-time=\"209901011200Z\" " + key: {"note key-options", "note key-expires"},
-		"cert-authority " + key + "\n" + key:   {"note key-is-authority"},
+		"cert-authority " + key + "\n" + key:   {"note key-is-authority outlasts"},
 		"# " + key:                             {"impossible key-not-listed"},
-		key + "\ncert-authority " + string(driver.MarshalAuthorizedKey(authority)): {"note certificate-authority"},
+		key + "\ncert-authority " + string(driver.MarshalAuthorizedKey(authority)): {"note certificate-authority outlasts"},
 	} {
 		path := s.Authorize(t, a, content+"\n")
 		expectCodes(t, content, codes(t, tt, old, target.Overlap), want...)
@@ -66,7 +70,8 @@ func testCheckKeys(t *testing.T, s *servers.SSH) {
 	// Files that the target does not name, or sshd does not read.
 	targettest.Must(t, os.Rename(path, path+"2"))
 	narrow := open(t, config(s, s.Addr(), daemon, `"authorized_keys":".ssh/authorized_keys"`), admin(s))
-	expectCodes(t, "a second file", codes(t, narrow, old), "impossible key-elsewhere", "impossible key-not-listed")
+	expectCodes(t, "a second file", codes(t, narrow, old), "impossible key-elsewhere outlasts",
+		"impossible key-not-listed")
 	targettest.Must(t, os.Rename(path+"2", path+"3"))
 	wrong := open(t, config(s, s.Addr(), daemon, `"authorized_keys":".ssh/authorized_keys3"`), admin(s))
 	expectCodes(t, "a file that sshd does not read", codes(t, wrong, old), "impossible file-not-read")

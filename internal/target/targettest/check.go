@@ -136,7 +136,11 @@ func Findings(t testing.TB, tt target.Target, r target.CheckRequest, secrets ...
 func Codes(list []target.Finding) string {
 	var out []string
 	for _, f := range list {
-		out = append(out, string(f.Verdict)+" "+f.Code)
+		code := string(f.Verdict) + " " + f.Code
+		if f.Outlasts {
+			code += " outlasts"
+		}
+		out = append(out, code)
 	}
 	slices.Sort(out)
 	return strings.Join(out, ", ")
