@@ -20,6 +20,7 @@ import (
 const (
 	actionRotateAccount    = "kms:RotateAccount"
 	actionDescribeSecret   = "kms:DescribeSecret"
+	actionDescribeTarget   = "kms:DescribeTarget"
 	actionDescribeRotation = "kms:DescribeRotation"
 	actionGetSecretValue   = "kms:GetSecretValue"
 	actionRemoveRotation   = "kms:RemoveRotation"

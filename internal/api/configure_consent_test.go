@@ -71,3 +71,26 @@ func TestConfigureChecksWithTheConsent(t *testing.T) {
 	w.refused(t, "Rejected.Throttling", "8 checks of secret",
 		"ConfigureRotation", "SecretName", "gen", "Consent.1", after.Consent)
 }
+
+// TestRefusedSettingsAreInTheCommand verifies that a command in a refusal of settings for another
+// target works as it is printed: it names what the refused call has named, of which nothing is
+// stored, unless it has another value for it.
+func TestRefusedSettingsAreInTheCommand(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	says := func(fix string) {
+		m.says(nil, target.Finding{Code: "no", Verdict: target.Impossible, Text: "MD5 is not allowed.", Fix: fix})
+	}
+	const agree = "To agree: keyturn rotation configure NAME --consent=change-plugin."
+	says(agree)
+	w.refused(t, kms.CodeResourceInUse, "To agree: keyturn rotation configure gen --target=pg --strategy=single "+
+		"--consent=change-plugin.", "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "Strategy", "single")
+	w.refused(t, kms.CodeResourceInUse, "To agree: keyturn rotation configure gen --target=pg --cron='0 3 * * 6' "+
+		"--consent=change-plugin.", "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "Cron", "0 3 * * 6")
+	says("Another: keyturn rotation configure NAME --strategy=double with --login-database.")
+	w.refused(t, kms.CodeResourceInUse, "configure gen --target=pg --login-database=shop --strategy=double with --login-",
+		"ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "Strategy", "single", "LoginDatabase", "shop")
+	says(agree)
+	w.refused(t, kms.CodeResourceInUse, "To agree: keyturn rotation configure db --consent=change-plugin.",
+		"ConfigureRotation", "SecretName", "db", "Strategy", "single")
+}

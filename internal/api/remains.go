@@ -24,28 +24,17 @@ func remains(s secret.Secret, r rotation.Record, inUse accountsInUse) string {
 		return fmt.Sprintf("The access keys of user %q stay, and work: %s shows them, %s removes one.", s.UserName(),
 			fault.Command("user key list", s.UserName()), fault.Command("user key delete", s.UserName(), "ACCESS-KEY-ID"))
 	}
-	var quoted []string
-	for _, account := range b.Accounts {
-		quoted = append(quoted, strconv.Quote(account))
+	text := fmt.Sprintf("Nothing changes at target %q%s", s.TargetName(), accountsStay(b.Accounts, r, inUse))
+	switch {
+	case r.State == rotation.Quarantined && r.Health.State() == rotation.CredentialDead:
+		text += " The rotation is quarantined: the target does not accept the credential of the current version, and may " +
+			"accept another one."
+	case r.State == rotation.Quarantined:
+		text += " The rotation is quarantined: the target may not accept the credential of the current version."
+	case inUse.retired != "", s.Generated(s.Stages[secret.Current]):
+		text += " The credential in use is in this secret alone" + reading(s)
 	}
-	text := fmt.Sprintf("Nothing changes at target %q.", s.TargetName())
-	switch len(quoted) {
-	case 0: // they are not known
-	case 1:
-		text = fmt.Sprintf("Nothing changes at target %q: account %s stays, with the credential in use.",
-			s.TargetName(), quoted[0])
-	default:
-		text = fmt.Sprintf("Nothing changes at target %q: accounts %s stay, with their passwords.",
-			s.TargetName(), strings.Join(quoted, " and "))
-		if inUse.retired != "" {
-			text = fmt.Sprintf("Nothing changes at target %q: accounts %s stay. %q is in use, and %q has no password. The "+
-				"password in use is in this secret alone: %s shows it until the secret is deleted.", s.TargetName(),
-				strings.Join(quoted, " and "), inUse.current, inUse.retired, reading(s))
-		} else if inUse.current != "" {
-			text += fmt.Sprintf(" %q is in use.", inUse.current)
-		}
-	}
-	if r.InFlight() && !r.HasSentNothing() {
+	if r.GoesOn() && !r.HasSentNothing() {
 		text += fmt.Sprintf(" The rotation in state %s has not ended, so a second credential may work there, too.", r.State)
 	}
 	other := slices.IndexFunc(b.Accounts, func(account string) bool { return account != r.Clone })
@@ -56,13 +45,41 @@ func remains(s secret.Secret, r rotation.Record, inUse accountsInUse) string {
 	return text
 }
 
-// reading returns the commands that read the value of a secret, also of one that is to be deleted.
+// accountsStay completes "Nothing changes at target …" for the accounts of a secret. Of accounts
+// that are not known, and in a quarantine of what is in use, it says nothing.
+func accountsStay(accounts []string, r rotation.Record, inUse accountsInUse) string {
+	var quoted []string
+	for _, account := range accounts {
+		quoted = append(quoted, strconv.Quote(account))
+	}
+	all := strings.Join(quoted, " and ")
+	known := r.State != rotation.Quarantined
+	switch {
+	case len(quoted) == 0:
+		return "."
+	case len(quoted) == 1 && known:
+		return fmt.Sprintf(": account %s stays, with the credential in use.", all)
+	case len(quoted) == 1:
+		return fmt.Sprintf(": account %s stays.", all)
+	case !known:
+		return fmt.Sprintf(": accounts %s stay.", all)
+	case inUse.retired != "":
+		return fmt.Sprintf(": accounts %s stay. %q is in use, and %q has no password.", all, inUse.current,
+			inUse.retired)
+	case inUse.current != "":
+		return fmt.Sprintf(": accounts %s stay, with their passwords. %q is in use.", all, inUse.current)
+	}
+	return fmt.Sprintf(": accounts %s stay, with their passwords.", all)
+}
+
+// reading says how to read the value of a secret, also of one that is to be deleted.
 func reading(s secret.Secret) string {
 	get := fault.Command("secret get", s.Name)
 	if s.DeleteAt.IsZero() {
-		return get
+		return ": " + get + " shows it."
 	}
-	return fault.Command("secret restore", s.Name) + ", and then " + get + ","
+	restore := fault.Command("secret restore", s.Name)
+	return fmt.Sprintf(". To read it, cancel the deletion (%s), then run %s.", restore, get)
 }
 
 // accountsInUse is the state of the two accounts of a secret.

@@ -104,7 +104,7 @@ func TestDeletionNamesTheOnlyPassword(t *testing.T) {
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "Strategy", "double",
 		"CloneAccountName", "gen")
 	const stay = `Nothing changes at target "pg": accounts "gen" and "gen2" stay`
-	const only = stay + `. "gen2" is in use, and "gen" has no password. The password in use is in this secret alone: `
+	const only = stay + `. "gen2" is in use, and "gen" has no password. The credential in use is in this secret alone`
 	remains := func(what, want string) {
 		t.Helper()
 		if got := w.describe(t, "gen").Remains; got != want {
@@ -115,16 +115,94 @@ func TestDeletionNamesTheOnlyPassword(t *testing.T) {
 	w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) {
 		r.State, r.Strategy, r.Retired = rotation.Done, target.Double, "v1"
 	})
-	remains("rotated", only+"keyturn secret get gen shows it until the secret is deleted.")
+	remains("rotated", only+": keyturn secret get gen shows it.")
 	w.must(t, "DeleteSecret", "SecretName", "gen")
 	if w.describe(t, "gen").PlannedDeleteTime.IsZero() {
 		t.Error("the rotation does not show that its secret is to be deleted")
 	}
 	remains("in the deletion window",
-		only+"keyturn secret restore gen, and then keyturn secret get gen, shows it until the secret is deleted.")
+		only+". To read it, cancel the deletion (keyturn secret restore gen), then run keyturn secret get gen.")
 	w.must(t, "RestoreSecret", "SecretName", "gen")
 	w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) { r.Retired = "v2" })
 	remains("the account has a credential again", stay+`, with their passwords. "gen2" is in use.`)
+}
+
+// TestDeletionNamesTheOnlyCopy verifies that a deletion says that a credential which a rotation has
+// made is in the secret alone, also in a grace period; and in a quarantine that the target does not
+// accept it.
+func TestDeletionNamesTheOnlyCopy(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	const stays = `Nothing changes at target "pg": account "app" stays`
+	const alone = " The credential in use is in this secret alone: keyturn secret get db shows it."
+	made := func(state rotation.State, health rotation.Health) func(*secret.Secret, *rotation.Record) {
+		return func(s *secret.Secret, r *rotation.Record) {
+			v := s.Versions["v1"]
+			v.MadeByRotation = true
+			s.Versions = map[string]secret.Version{"v1": v}
+			r.State, r.Health = state, health
+		}
+	}
+	dead, live := rotation.Health{ProbedAt: w.now}, rotation.Health{ProbedAt: w.now, Live: true}
+	for _, tt := range []struct {
+		state  rotation.State
+		health rotation.Health
+		want   string
+	}{
+		{rotation.Done, live, stays + ", with the credential in use." + alone},
+		{
+			rotation.InGrace,
+			live,
+			stays + ", with the credential in use." + alone +
+				" The rotation in state grace has not ended, so a second credential may work there, too.",
+		},
+		{
+			rotation.Quarantined,
+			dead,
+			stays + ". The rotation is quarantined: the target does not accept the credential of the current version, and " +
+				"may accept another one.",
+		},
+		{
+			rotation.Quarantined,
+			live,
+			stays + ". The rotation is quarantined: the target may not accept the credential of the current version.",
+		},
+	} {
+		w.put(t, "db", made(tt.state, tt.health))
+		if got := w.describe(t, "db").Remains; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.state, got, tt.want)
+		}
+	}
+}
+
+// TestDeletionOfWhatIsUsed verifies that a secret with the administrator of a target, or with the
+// client certificate of an application's logins, is not deleted while it is used, and that the
+// refusal names to a caller only what that caller may see.
+func TestDeletionOfWhatIsUsed(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	eve := w.holder(t, "eve", "kms:DeleteSecret on secret/*", "kms:DescribeTarget on target/other")
+	now := []string{"SecretName", "pg-admin", "ForceDeleteWithoutRecovery", "true"}
+	later := []string{"SecretName", "pg-admin", "RecoveryWindowInDays", "7"}
+	for _, params := range [][]string{now, later} {
+		w.refused(t, inUse, "has the administrator of these targets, where nothing can be checked or rotated without it: "+
+			"pg. First give each another one (keyturn target update TARGET --admin-secret=SECRET)", "DeleteSecret", params...)
+		w.answers(t, eve, inUse, "without it: 1 target that you may not describe (kms:DescribeTarget). First",
+			"DeleteSecret", params...)
+	}
+	w.must(t, "CreateSecret", "SecretName", "other-admin", "SecretData", adminValue, "VersionId", "v1")
+	w.must(t, "UpdateTarget", "TargetName", "pg", "AdminSecretName", "other-admin")
+	w.answers(t, eve, "", "", "DeleteSecret", later...)
+	w.answers(t, eve, "", "", "DeleteSecret", now...)
+
+	w.must(t, "CreateSecret", "SecretName", "pem", "SecretData", "-----BEGIN", "VersionId", "v1")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "LoginCertificateSecret", "pem")
+	later = []string{"SecretName", "pem", "RecoveryWindowInDays", "7"}
+	w.refused(t, inUse, `Secret "pem" has the client certificate for the logins of these secrets: gen. First`,
+		"DeleteSecret", later...)
+	w.answers(t, eve, inUse, "of these secrets: 1 secret that you may not describe", "DeleteSecret", later...)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "Reset.1", "LoginCertificateSecret")
+	w.answers(t, eve, "", "", "DeleteSecret", later...)
 }
 
 // TestEmergencyOutOfAnotherQuarantine verifies that the refusal of an emergency in a quarantine

@@ -588,7 +588,7 @@ func TestDeletedCertificate(t *testing.T) {
 	w, _ := rotating(t)
 	w.must(t, "CreateSecret", "SecretName", "pem", "SecretData", "-----BEGIN", "VersionId", "v1")
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "LoginCertificateSecret", "pem")
-	w.must(t, "DeleteSecret", "SecretName", "pem", "RecoveryWindowInDays", "7")
+	w.lose(t, "pem")
 	turn, ok, err := w.gate.Engine(1).Load(t.Context(), account, "gen")
 	if err != nil || !ok {
 		t.Fatalf("load: %v, %v", ok, err)

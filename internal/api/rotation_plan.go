@@ -143,6 +143,11 @@ func (c *Call) planWith(tx *store.Tx, s secret.Secret, r rotation.Record) (secre
 			return s, err
 		}
 	}
+	if certificate := s.Settings().Login.CertificateSecret; certificate != "" {
+		if err := tx.ChangeUse(s.Account, certificate); err != nil {
+			return s, err
+		}
+	}
 	every, err := parseCron(s.Settings().Schedule)
 	if err != nil {
 		return s, err

@@ -230,6 +230,9 @@ func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*k
 		if s, err = s.Delete(in.ForceDeleteWithoutRecovery, window, c.At); err != nil {
 			return nil, err
 		}
+		if err := c.checkUnused(tx, s.Name); err != nil {
+			return nil, err
+		}
 		out := &kms.DeleteSecretResponse{SecretName: s.Name, PlannedDeleteTime: s.DeleteAt}
 		if in.ForceDeleteWithoutRecovery {
 			return out, tx.DeleteSecret(s.Account, s.Name)
@@ -239,6 +242,51 @@ func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*k
 		}
 		return out, tx.PutSecret(s, nil)
 	})
+}
+
+// checkUnused refuses to delete a secret without which a target, or the logins of an application,
+// do not work: one with an administrator or a client certificate.
+func (c *Call) checkUnused(tx *store.Tx, name string) error {
+	noted, err := tx.GuardUse(c.Account(), name)
+	if err != nil {
+		return err
+	}
+	var targets, secrets []string
+	err = tx.Targets(c.Account(), "", func(t store.Target) bool {
+		if t.AdminSecret == name {
+			targets = append(targets, t.Name)
+		}
+		return true
+	})
+	if err == nil && noted { // without the note, no login uses it
+		err = tx.Secrets(c.Account(), "", "", c.At, func(s secret.Secret) bool {
+			if s.Name != name && !s.Deleting() && s.IsRotated() && s.Settings().Login.CertificateSecret == name {
+				secrets = append(secrets, s.Name)
+			}
+			return true
+		})
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(targets) > 0:
+		shown, err := c.shownTargets(targets)
+		if err != nil {
+			return err
+		}
+		return fault.New(fault.InUse, "Secret %q has the administrator of these targets, where nothing can be checked or "+
+			"rotated without it: %s. First give each another one (keyturn target update TARGET --admin-secret=SECRET), or "+
+			"remove it (keyturn target remove TARGET).", name, shown)
+	case len(secrets) > 0:
+		shown, err := c.shownSecrets(secrets)
+		if err != nil {
+			return err
+		}
+		return fault.New(fault.InUse, "Secret %q has the client certificate for the logins of these secrets: %s. First name "+
+			"another one for each (keyturn rotation configure NAME --login-certificate-secret=SECRET), or none (keyturn "+
+			"rotation configure NAME --reset=login-certificate-secret).", name, shown)
+	}
+	return nil
 }
 
 func restoreSecret(ctx context.Context, c *Call, in *kms.RestoreSecretRequest) (*kms.SecretNameResponse, error) {

@@ -48,7 +48,10 @@ func (c *Call) checkTarget(tx *store.Tx, t *store.Target) error {
 	if err != nil {
 		return err
 	}
-	return s.Usable()
+	if err := s.Usable(); err != nil {
+		return err
+	}
+	return tx.ChangeUse(c.Account(), s.Name)
 }
 
 func (c *Call) kindNames() []string { return slices.Sorted(maps.Keys(c.Kinds)) }
@@ -256,22 +259,37 @@ func (c *Call) keepsLogins(tx *store.Tx, t store.Target) error {
 // mayDescribe reports whether the caller may learn the name of a secret. The engine may not: what
 // it writes is kept with another secret.
 func (c *Call) mayDescribe(name string) (bool, error) {
+	return c.may(c.secretResource(name), actionDescribeSecret)
+}
+
+// may reports whether the caller, who is not the engine, has a right.
+func (c *Call) may(r resource, action string) (bool, error) {
 	if c.Principal.Kind == policy.KindSystem {
 		return false, nil
 	}
-	d, err := c.gate.decide(c, c.secretResource(name), actionDescribeSecret)
+	d, err := c.gate.decide(c, r, action)
 	return d.Allowed, err
 }
 
-// shownSecrets names secrets in an error: at most mostAttached that the caller may describe, and
-// how many others there are.
+// shownSecrets names secrets in an error, see [Call.shown].
 func (c *Call) shownSecrets(names []string) (string, error) {
+	return c.shown("secret", names, c.secretResource, actionDescribeSecret)
+}
+
+// shownTargets names targets in an error, see [Call.shown].
+func (c *Call) shownTargets(names []string) (string, error) {
+	return c.shown("target", names, c.targetResource, actionDescribeTarget)
+}
+
+// shown names things in an error: at most mostAttached that the caller may describe, and how many
+// others there are.
+func (c *Call) shown(what string, names []string, of func(string) resource, action string) (string, error) {
 	var shown []string
 	for _, name := range names {
 		if len(shown) == mostAttached {
 			break
 		}
-		may, err := c.mayDescribe(name)
+		may, err := c.may(of(name), action)
 		if err != nil {
 			return "", err
 		}
@@ -281,9 +299,9 @@ func (c *Call) shownSecrets(names []string) (string, error) {
 	}
 	switch others := len(names) - len(shown); {
 	case len(shown) == 0 && others == 1:
-		return fmt.Sprintf("1 secret that you may not describe (%s)", actionDescribeSecret), nil
+		return fmt.Sprintf("1 %s that you may not describe (%s)", what, action), nil
 	case len(shown) == 0:
-		return fmt.Sprintf("%d secrets that you may not describe (%s)", others, actionDescribeSecret), nil
+		return fmt.Sprintf("%d %ss that you may not describe (%s)", others, what, action), nil
 	case others > 0:
 		return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), others), nil
 	}
@@ -339,7 +357,8 @@ func deregisterTarget(ctx context.Context, c *Call, in *kms.DeregisterTargetRequ
 		}
 		return nil, fault.New(fault.InUse,
 			"Secrets are attached to target %q: %s. keyturn rotation detach NAME (a Generic secret) or "+
-				"keyturn secret delete NAME --now detaches one; keyturn target remove %s --detach detaches all.",
+				"keyturn secret delete NAME detaches one, also while the secret can be restored; keyturn target remove %s "+
+				"--detach detaches all.",
 			t.Name, shown, t.Name)
 	}
 	for _, name := range names {

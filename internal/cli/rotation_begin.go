@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
@@ -260,10 +261,12 @@ type rotationCancel struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
 }
 
-// Help says why the command asks nothing.
+// Help says what the command leaves, and why it asks nothing.
 func (*rotationCancel) Help() string {
-	return "Takes back what was sent and keeps the credential in use, so it does not ask and has no --yes. Where that " +
-		"cannot be done, such as in the grace period, it is refused and names the command for it."
+	return "Ends a rotation on the safe way out of its state, and asks nothing, because the current credential stays " +
+		"current. Before the promotion, what was sent is taken back. An undo is given up, and the grace period goes on. " +
+		"A retirement ends, and the previous credential keeps working at the target: in an emergency, the one that may " +
+		"have leaked. In the grace period itself the command is refused and names those that end it."
 }
 
 func (c *rotationCancel) Run(e *env) error {
@@ -272,14 +275,37 @@ func (c *rotationCancel) Run(e *env) error {
 		return err
 	}
 	out, err := client.CancelRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case out.Outcome == kms.OutcomeNeedsOperator:
-		return e.done(out, "The repair of %s is cancelled; it is quarantined again.", out.SecretName)
-	case out.Outcome != kms.OutcomeUnchanged:
-		return e.done(out, "The rotation of %[1]s ends once the target has taken back what was sent; keyturn rotation "+
-			"status %[1]s shows when that is done.", out.SecretName)
 	}
-	return e.done(out, "The rotation of %s is cancelled; the credential in use is untouched.", out.SecretName)
+	return e.done(out, "%s", fault.Text(cancelled(out)))
+}
+
+// cancelled says what a cancelled rotation is now, and what it has left.
+func cancelled(r *kms.DescribeRotationResponse) string {
+	status := fault.Command("rotation status", r.SecretName)
+	switch {
+	case r.Outcome == kms.OutcomeUnchanged:
+		return fmt.Sprintf("The rotation of %s is cancelled; the credential in use is untouched.", r.SecretName)
+	case r.Outcome == kms.OutcomeNeedsOperator && isRepair(r):
+		return fmt.Sprintf("The repair of %s is cancelled; it is quarantined again.", r.SecretName)
+	case r.Outcome == kms.OutcomeNeedsOperator:
+		return fmt.Sprintf("%s is quarantined. %s %s explains what can be done.", r.SecretName, r.Reason,
+			fault.Command("rotation repair", r.SecretName))
+	case r.Outcome == kms.OutcomeSucceeded:
+		text := fmt.Sprintf("The rotation of %s is done, and version %s stays current. %s", r.SecretName,
+			r.CandidateVersionID, r.Reason)
+		if r.Trigger == string(rotation.Emergency) && !r.PreviousRetired {
+			text += " That is the one that may have leaked: make it useless at the target."
+		}
+		return text
+	case inGrace(r):
+		return fmt.Sprintf("The undo is cancelled: version %s of %s stays current, and the grace period goes on until %s.",
+			r.CandidateVersionID, r.SecretName, when(r.GraceUntil))
+	case r.State == kms.RotationRetiring:
+		return fmt.Sprintf("The undo is cancelled: version %s of %s stays current, and the previous credential is being "+
+			"retired; %s shows when that is done.", r.CandidateVersionID, r.SecretName, status)
+	}
+	return fmt.Sprintf("The rotation of %s ends once the target has taken back what was sent; %s shows when that is done.",
+		r.SecretName, status)
 }

@@ -112,3 +112,65 @@ func TestEmergencyNamesBothCredentials(t *testing.T) {
 		}
 	}
 }
+
+// TestCancelSaysWhatIsLeft verifies that a cancelled rotation is described by the state that it is
+// in now: only before the promotion is anything taken back.
+func TestCancelSaysWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	const kept = "The retirement was cancelled: the target still accepts the credential of version v1."
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tt := range []struct {
+		r    kms.DescribeRotationResponse
+		want string
+	}{
+		{
+			kms.DescribeRotationResponse{State: kms.RotationReverting},
+			"The rotation of db ends once the target has taken back what was sent; keyturn rotation status db shows when " +
+				"that is done.",
+		},
+		{
+			kms.DescribeRotationResponse{State: kms.RotationDone, Outcome: kms.OutcomeSucceeded, Reason: kept},
+			"The rotation of db is done, and version v2 stays current. " + kept,
+		},
+		{
+			kms.DescribeRotationResponse{
+				State:   kms.RotationDone,
+				Outcome: kms.OutcomeSucceeded,
+				Trigger: "emergency",
+				Reason:  kept,
+			},
+			"The rotation of db is done, and version v2 stays current. " + kept +
+				" That is the one that may have leaked: make it useless at the target.",
+		},
+		{
+			kms.DescribeRotationResponse{State: kms.RotationGrace, GraceUntil: at},
+			"The undo is cancelled: version v2 of db stays current, and the grace period goes on until 2026-01-02T03:04:05Z.",
+		},
+		{
+			kms.DescribeRotationResponse{State: kms.RotationRetiring},
+			"The undo is cancelled: version v2 of db stays current, and the previous credential is being retired; keyturn " +
+				"rotation status db shows when that is done.",
+		},
+		{
+			kms.DescribeRotationResponse{
+				State:   kms.RotationQuarantined,
+				Outcome: kms.OutcomeNeedsOperator,
+				Reason:  "Not known.",
+			},
+			"db is quarantined. Not known. keyturn rotation repair db explains what can be done.",
+		},
+		{
+			kms.DescribeRotationResponse{
+				State:   kms.RotationQuarantined,
+				Outcome: kms.OutcomeNeedsOperator,
+				Mode:    "reapply",
+			},
+			"The repair of db is cancelled; it is quarantined again.",
+		},
+	} {
+		tt.r.SecretName, tt.r.CandidateVersionID = "db", "v2"
+		if got := cancelled(&tt.r); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.r.State, got, tt.want)
+		}
+	}
+}

@@ -156,13 +156,19 @@ func explanation(r *kms.DescribeRotationResponse) string {
 	if apply != "" {
 		again = ", and --apply would set it again"
 	}
+	others := ""
+	if r.Strategy != string(target.Single) {
+		others = `      Where an account has several credentials, one that was set by hand may go on working: the end of the
+      emergency names what it has left.
+`
+	}
 	emergency := fault.Message(`  keyturn rotation emergency %s
       replaces the credential at once, by one that only Keyturn knows: use it if it is not known who has changed
       the credential. The stored one may have leaked then%s.
-`, r.SecretName, again)
+%s`, r.SecretName, again, fault.Text(others))
 	if !r.EmergencyPossible {
 		emergency = fault.Message(`  keyturn rotation emergency %s
-      works once the quarantine is ended: it would leave a credential that this quarantine keeps at the target.
+      not now: end the quarantine first by one of the ways above.
 `, r.SecretName)
 	}
 	undo := ""

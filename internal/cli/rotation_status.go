@@ -153,7 +153,11 @@ func addPrevious(add func(name, value string), r *kms.DescribeRotationResponse) 
 	case !r.PreviousDeadTime.IsZero():
 		add("previous", "rejected by the target at "+when(r.PreviousDeadTime))
 	case undoable(r):
-		add("undo possible", "until a repair, and after it until "+when(r.GraceUntil))
+		until := "now; a repair ends that"
+		if !r.GraceUntil.IsZero() {
+			until = "now; after a repair, until " + when(r.GraceUntil) + " only"
+		}
+		add("undo possible", until)
 	default:
 		add("previous works until", when(r.GraceUntil))
 		if r.GraceLimitTime.After(r.GraceUntil) {
@@ -177,11 +181,28 @@ func addSettings(add func(name, value string), r *kms.DescribeRotationResponse) 
 	}
 	add("last rotation", when(r.LastRotationDate))
 	add("next due", when(r.NextRotationDate))
-	add("checked", when(r.CheckTime))
+	add("checked", checkedAt(r))
 	add("not checked", r.CheckUnchecked)
 	for _, p := range r.Pauses {
 		add("paused", pauseLine(p, r.SecretName, r.TargetName))
 	}
+}
+
+// checkedAt says when the last check was made, and whether the last rotation may have changed since
+// what it has found.
+func checkedAt(r *kms.DescribeRotationResponse) string {
+	before := ""
+	switch {
+	case len(checked(r)) == 0:
+	case r.CheckTime.Before(r.EndTime):
+		before = "before the last rotation ended"
+	case r.CheckTime.Before(r.PromoteTime):
+		before = "before the promotion"
+	}
+	if before == "" {
+		return when(r.CheckTime)
+	}
+	return fmt.Sprintf("%s (%s; %s asks again)", when(r.CheckTime), before, fault.Command("rotation check", r.SecretName))
 }
 
 // credentialText says what the target answered about the credential in use, and when.

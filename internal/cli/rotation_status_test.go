@@ -184,12 +184,49 @@ func TestRepairSaysWhenItIsTried(t *testing.T) {
 func TestRepairExplainsTheEmergency(t *testing.T) {
 	t.Parallel()
 	r := &kms.DescribeRotationResponse{SecretName: "db", Outcome: kms.OutcomeNeedsOperator}
-	const want = "keyturn rotation emergency db\n      works once the quarantine is ended"
+	const want = "keyturn rotation emergency db\n      not now: end the quarantine first by one of the ways above."
 	if text := explanation(r); !strings.Contains(text, want) {
 		t.Errorf("without %q:\n%s", want, text)
 	}
 	r.EmergencyPossible = true
 	if text := explanation(r); strings.Contains(text, want) || !strings.Contains(text, "keyturn rotation emergency db") {
 		t.Errorf("with %q:\n%s", want, text)
+	}
+	const others = "one that was set by hand may go on working"
+	for strategy, may := range map[string]bool{"overlap": true, "double": true, "single": false} {
+		r.Strategy = strategy
+		if text := explanation(r); strings.Contains(text, others) != may {
+			t.Errorf("%s: %q should be there: %t\n%s", strategy, others, may, text)
+		}
+	}
+}
+
+// TestStatusDatesTheFindings verifies that the status says of the findings of a check whether a
+// rotation has ended, or made its promotion, since.
+func TestStatusDatesTheFindings(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	later := at.Add(time.Minute)
+	for _, tt := range []struct {
+		promoted, ended time.Time
+		findings        int
+		want            string
+	}{
+		{later, later, 1, "2026-01-02T03:04:05Z (before the last rotation ended; keyturn rotation check db asks again)\n"},
+		{later, time.Time{}, 1, "2026-01-02T03:04:05Z (before the promotion; keyturn rotation check db asks again)\n"},
+		{at.Add(-time.Hour), at, 1, "2026-01-02T03:04:05Z\n"},
+		{later, later, 0, "2026-01-02T03:04:05Z\n"},
+	} {
+		var b strings.Builder
+		err := printStatus(&b, &kms.DescribeRotationResponse{
+			SecretName:    "db",
+			PromoteTime:   tt.promoted,
+			EndTime:       tt.ended,
+			CheckTime:     at,
+			CheckFindings: make([]kms.RotationFinding, tt.findings),
+		})
+		if err != nil || !strings.Contains(b.String(), tt.want) {
+			t.Errorf("without %q: %v\n%s", tt.want, err, &b)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 )
@@ -295,6 +296,13 @@ type secretDelete struct {
 	Yes  bool   `help:"Do not ask." short:"y"`
 }
 
+// Help says what a deletion means for those who read the secret.
+func (*secretDelete) Help() string {
+	return "Reads of the value are refused from now on, also while the secret can be restored. So the command asks " +
+		"before the deletion of a secret that is rotated, or whose consumers were seen lately, and always with --now. " +
+		"A secret with the administrator of a target, or the client certificate of an application's logins, is not deleted."
+}
+
 func (c *secretDelete) Run(e *env) error {
 	client, err := e.connect()
 	if err != nil {
@@ -308,14 +316,9 @@ func (c *secretDelete) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	asks := c.Now && !c.Yes
-	if asks {
-		if before.Remains != "" {
-			fmt.Fprintln(e.stderr, before.Remains)
-		}
-		if err := e.confirm(fmt.Sprintf("Delete %s and all its versions now, for good?", c.Name)); err != nil {
-			return err
-		}
+	asked, err := c.ask(e, client, before)
+	if err != nil {
+		return err
 	}
 	out, err := client.DeleteSecret(e.ctx, in)
 	switch {
@@ -326,18 +329,58 @@ func (c *secretDelete) Run(e *env) error {
 	case c.Now:
 		_, err = fmt.Fprintf(e.stdout, "%s is deleted.\n", out.SecretName)
 	default:
-		if err = e.report("%s will be deleted at %s; keyturn secret restore %s cancels it.", out.SecretName,
-			when(out.PlannedDeleteTime), out.SecretName); err != nil {
+		if err = e.report("%s will be deleted at %s; keyturn secret restore %s cancels it. Reads of its value are refused "+
+			"from now on.", out.SecretName, when(out.PlannedDeleteTime), out.SecretName); err != nil {
 			return err
 		}
 		if after, failed := e.readable(client, c.Name); failed == nil { // its commands are those that are taken now
 			before = after
 		}
 	}
-	if err == nil && before.Remains != "" && !asks {
+	if err == nil && before.Remains != "" && !(asked && c.Now) {
 		_, err = fmt.Fprintln(e.stdout, before.Remains)
 	}
 	return err
+}
+
+// ask asks about a deletion that cannot be undone, or that stops applications. It says first what
+// remains at the target of the secret, of which before is the rotation, and who reads it.
+func (c *secretDelete) ask(e *env, client *kms.Client, before *kms.DescribeRotationResponse) (asked bool, err error) {
+	if c.Yes {
+		return false, nil
+	}
+	seen, err := c.seen(e, client)
+	if err != nil || !c.Now && before.TargetName == "" && seen == "" {
+		return false, err
+	}
+	for _, text := range []string{before.Remains, seen} {
+		if text != "" {
+			fmt.Fprintln(e.stderr, text)
+		}
+	}
+	question := fault.Message("Delete %s after %d days, and refuse reads of its value from now on?", c.Name, c.Days)
+	if c.Now {
+		question = fault.Message("Delete %s and all its versions now, for good?", c.Name)
+	}
+	return true, e.confirm(question)
+}
+
+// seen says how many consumers of the secret were seen lately; nothing without one, and for a
+// caller who may not read that.
+func (c *secretDelete) seen(e *env, client *kms.Client) (string, error) {
+	page, err := client.ListSecretConsumers(e.ctx, &kms.ListSecretConsumersRequest{SecretName: c.Name})
+	switch {
+	case errors.Is(err, kms.ErrNoPermission):
+		return "", nil
+	case err != nil || len(page.Consumers) == 0:
+		return "", err
+	}
+	count := fmt.Sprint(len(page.Consumers))
+	if page.NextToken != "" {
+		count = "More than " + count
+	}
+	return fmt.Sprintf("Consumers that read it in the last %d days, and get an error when they read it again: %s; %s "+
+		"lists them.", kms.ConsumerDays, count, fault.Command("secret consumers", c.Name)), nil
 }
 
 type secretRestore struct {

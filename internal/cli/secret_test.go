@@ -85,3 +85,53 @@ func TestDeleteSaysFirstWhatRemains(t *testing.T) {
 		t.Errorf("a planned deletion: exit code %d, %s%s", exit, out, errs)
 	}
 }
+
+// TestDeleteAsksWhereApplicationsRead verifies that a planned deletion asks where the secret is
+// rotated, or was read lately, because reads are refused from then on; and that --yes answers.
+func TestDeleteAsksWhereApplicationsRead(t *testing.T) {
+	var mu sync.Mutex
+	var rotation, consumers string
+	deleted := false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		answer := `{"SecretName":"db","RequestId":"r"` + rotation + `}`
+		switch r.Header.Get("X-Acs-Action") {
+		case "DeleteSecret":
+			deleted = true
+		case "ListSecretConsumers":
+			answer = `{"SecretName":"db","RequestId":"r","Consumers":{"Consumer":[` + consumers + `]}}`
+		}
+		_, _ = w.Write([]byte(answer))
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("KEYTURN_ENDPOINT", server.URL)
+	t.Setenv("KEYTURN_ACCESS_KEY_ID", "id")
+	t.Setenv("KEYTURN_ACCESS_KEY_SECRET", "secret")
+	const rotated, consumer = `,"TargetName":"pg","Remains":"The account stays."`, `{"Consumer":"app"}`
+	for _, tt := range []struct {
+		rotation, consumers string
+		args                []string
+		asks                string // what stands before the question
+	}{
+		{"", "", nil, ""},
+		{rotated, "", nil, "The account stays."},
+		{"", consumer, nil, "error when they read it again: 1; keyturn secret consumers db lists them."},
+		{rotated, consumer, []string{"--yes"}, ""},
+	} {
+		mu.Lock()
+		rotation, consumers, deleted = tt.rotation, tt.consumers, false
+		mu.Unlock()
+		var out, errs bytes.Buffer
+		exit := Run(t.Context(), append([]string{"secret", "delete", "db"}, tt.args...), strings.NewReader(""), &out, &errs)
+		mu.Lock()
+		done := deleted
+		mu.Unlock()
+		if asked := !done && exit != 0; asked != (tt.asks != "") || !strings.Contains(errs.String(), tt.asks) {
+			t.Errorf("%+v: exit code %d, deleted %t\n%s%s", tt, exit, done, &out, &errs)
+		}
+		if done && !strings.Contains(out.String(), "Reads of its value are refused from now on.") {
+			t.Errorf("%+v: printed\n%s", tt, &out)
+		}
+	}
+}

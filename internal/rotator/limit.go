@@ -12,9 +12,16 @@ type limit struct {
 	mu    sync.Mutex
 	total int
 	under map[string][]time.Time // when the calls that are under way began, oldest first
-	// refused has those that enter has sent away and that have not begun, and until when.
-	refused map[string]time.Time
-	swept   time.Time // when those that did not come back were last forgotten
+	// refused maps each caller that was refused and has not begun since to its next try.
+	refused map[string]refusal
+	waiting map[string]int // how many of refused wait for each name; "" for those that wait for any call to end
+	swept   time.Time      // when those that did not come back were last forgotten
+}
+
+// refusal is why a caller was refused, and until when.
+type refusal struct {
+	name  string // that has as many calls as it may have; empty where all names together have
+	until time.Time
 }
 
 // newLimit returns a limit of at least one call, in all and for each name.
@@ -23,7 +30,8 @@ func newLimit(all, each int) *limit {
 		all:     max(1, all),
 		each:    max(1, each),
 		under:   map[string][]time.Time{},
-		refused: map[string]time.Time{},
+		refused: map[string]refusal{},
+		waiting: map[string]int{},
 	}
 }
 
@@ -31,34 +39,61 @@ func newLimit(all, each int) *limit {
 const leastWait = time.Second
 
 // enter begins a call, which ends with leave; ok is false when there are too many. Then wait is the
-// time until the next try: the longer, the longer the oldest of the calls in the way has had no
-// answer, but for that no longer than most; and long enough that those that wait come back, all
-// together, no more often than l.all times in leastWait. random is from [0, 1).
+// time until the next try: the longer, the longer the calls in the way have had no answer, but for
+// that no longer than most. It is also long enough that the callers which wait for names with too
+// many calls come back, all together, no more often than l.all times in leastWait, and so do the
+// others. So callers that wait for one name do not delay calls for another. name is not empty, and
+// random is from [0, 1).
 func (l *limit) enter(
 	name, who string, now time.Time, most time.Duration, random float64,
 ) (wait time.Duration, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sweepLocked(now)
+	l.forgetLocked(who)
 	list := l.under[name]
 	if l.total < l.all && len(list) < l.each {
 		l.total++
 		l.under[name] = append(list, now)
-		delete(l.refused, who)
 		return 0, true
 	}
-	oldest := now
-	for other, list := range l.under {
-		if (other == name || l.total >= l.all) && list[0].Before(oldest) {
-			oldest = list[0]
+	r, age, share := refusal{}, most, 1
+	if len(list) >= l.each {
+		r.name, age, share = name, now.Sub(list[0]), l.fullLocked()
+	} else {
+		for _, list := range l.under { // any of them may end first
+			age = min(age, now.Sub(list[0]))
 		}
 	}
-	l.refused[who] = now
-	wait = min(max(now.Sub(oldest), leastWait), most)
-	wait = max(wait, leastWait*time.Duration(len(l.refused))/time.Duration(l.all))
+	l.waiting[r.name]++
+	wait = min(max(age, leastWait), most)
+	wait = max(wait, leastWait*time.Duration(l.waiting[r.name]*share)/time.Duration(l.all))
 	wait += time.Duration(random * float64(wait))
-	l.refused[who] = now.Add(wait)
+	r.until = now.Add(wait)
+	l.refused[who] = r
 	return wait, false
+}
+
+// fullLocked returns how many names have as many calls as they may have.
+func (l *limit) fullLocked() (n int) {
+	for _, list := range l.under {
+		if len(list) >= l.each {
+			n++
+		}
+	}
+	return n
+}
+
+// forgetLocked forgets that a caller was refused.
+func (l *limit) forgetLocked(who string) {
+	r, ok := l.refused[who]
+	if !ok {
+		return
+	}
+	delete(l.refused, who)
+	if l.waiting[r.name]--; l.waiting[r.name] == 0 {
+		delete(l.waiting, r.name)
+	}
 }
 
 // sweepLocked forgets, at most once in forgetAfter, those that did not come back.
@@ -67,9 +102,9 @@ func (l *limit) sweepLocked(now time.Time) {
 		return
 	}
 	l.swept = now
-	for who, until := range l.refused {
-		if until.Add(forgetAfter).Before(now) {
-			delete(l.refused, who)
+	for who, r := range l.refused {
+		if r.until.Add(forgetAfter).Before(now) {
+			l.forgetLocked(who)
 		}
 	}
 }

@@ -202,3 +202,43 @@ func TestWaitingProbesStoreLittle(t *testing.T) {
 		t.Errorf("%d probes began, want %d at least", begun, least)
 	}
 }
+
+// TestSilentTargetHoldsUpNoOthers verifies that many probes which wait for a target that does not
+// answer do not delay probes of other targets that must wait a moment, and that these, however
+// many, come back no more often than the limit allows.
+func TestSilentTargetHoldsUpNoOthers(t *testing.T) {
+	t.Parallel()
+	const timeout = 15 * time.Second
+	r := New(nil, nil, nil, Config{Workers: 16, EffectTimeout: timeout})
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	enter := func(name, who string) (done func(), wait time.Duration) {
+		return r.enterProbe(&api.Turn{Registered: true, Target: store.Target{Account: "1", Name: name}}, who, now)
+	}
+	var longest time.Duration
+	for n := range 4000 {
+		_, wait := enter("silent", fmt.Sprint("silent", n))
+		longest = max(longest, wait)
+	}
+	if least := 400 * time.Second; longest < least {
+		t.Errorf("4000 probes come back within %s, want %s or more", longest, least)
+	}
+	now = now.Add(10 * time.Second)
+	for n := range 4 {
+		if done, _ := enter("healthy", fmt.Sprint("healthy", n)); done == nil {
+			t.Fatal("a probe of a healthy target does not begin")
+		}
+	}
+	for _, name := range []string{"healthy", "another"} {
+		if done, wait := enter(name, "refused"); done != nil || wait < time.Second || wait > 2*time.Second {
+			t.Errorf("%s: a probe that must wait a moment waits %s", name, wait)
+		}
+	}
+	longest = 0
+	for n := range 800 {
+		_, wait := enter(fmt.Sprint("other", n), fmt.Sprint("other", n))
+		longest = max(longest, wait)
+	}
+	if least := 100 * time.Second; longest < least {
+		t.Errorf("800 probes of other targets come back within %s, want %s or more", longest, least)
+	}
+}

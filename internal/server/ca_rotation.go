@@ -146,9 +146,10 @@ func (a *authority) run(ctx context.Context) {
 	}
 }
 
-// logged logs that the files could not be written, which run tries again.
+// logged logs that the files could not be written, which run tries again. The end of a call or of
+// the server is nothing that an operator must act on.
 func (a *authority) logged(err error) {
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		a.log.Error("the files of the local CA cannot be written; it is tried again", "dir", a.dir, "err", err)
 	}
 }
@@ -243,7 +244,7 @@ func (a *authority) replace(ctx context.Context, overlap time.Duration, settle f
 	unwritten := func(err error) (successor, error) {
 		return successor{}, fault.Wrap(fault.Unavailable, err,
 			"The files of the local CA in %s cannot be written, so there is no new CA. Correct that (disk full, read-only, "+
-				"rights; the log of the server has the reason), and repeat the call.", a.dir)
+				"rights; Keyturn's log has the reason), and repeat the call.", a.dir)
 	}
 	if err := a.writeOnDisk(ctx); err != nil {
 		return unwritten(err)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -186,6 +187,32 @@ func TestRotateLocalCAOnDeadDisk(t *testing.T) {
 	a.disk.Unlock()
 	if _, err := a.rotate(t.Context(), time.Hour); err != nil {
 		t.Errorf("after that: %v", err)
+	}
+}
+
+// TestRotateLocalCAAfterItsCall verifies that files which are not written because the call has
+// ended are no error that an operator must act on: they are written shortly after.
+func TestRotateLocalCAAfterItsCall(t *testing.T) {
+	t.Parallel()
+	a, _ := openCA(t, t.TempDir(), nil)
+	var log bytes.Buffer
+	a.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	now := a.now
+	a.now = func() time.Time {
+		if _, err := os.Stat(a.nextPath()); err == nil { // the CA is made, and its other files are next
+			<-ctx.Done()
+		}
+		return now()
+	}
+	if _, err := a.rotate(ctx, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	a.disk.Lock() // waits for the end of the write
+	defer a.disk.Unlock()
+	if log.Len() > 0 {
+		t.Errorf("the log has\n%s", &log)
 	}
 }
 

@@ -415,6 +415,48 @@ func TestAttachedDuringRegistration(t *testing.T) {
 	}
 }
 
+// TestGuardUse verifies that a change which depends on whether a secret is used is decided again
+// when something begins to use the secret before the commit, and that the note of a use ends with
+// the secret.
+func TestGuardUse(t *testing.T) {
+	t.Parallel()
+	db := temporary(t)
+	use := func() {
+		t.Helper()
+		if err := store.Do(t.Context(), db, func(tx *store.Tx) error { return tx.ChangeUse(account, "s") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(when string, want int) {
+		t.Helper()
+		if n, err := store.CountAttached(store.Snapshot(t.Context(), db)); err != nil || n != want {
+			t.Errorf("%s: %d records, %v; want %d", when, n, err, want)
+		}
+	}
+	use()
+	count("no such secret", 0)
+	create(t, db, "s")
+	decided := 0
+	err := store.Do(t.Context(), db, func(tx *store.Tx) error {
+		decided++
+		noted, err := tx.GuardUse(account, "s")
+		if err != nil || noted != (decided > 1) {
+			t.Errorf("decided %d times: noted %t, %v", decided, noted, err)
+		}
+		if decided == 1 {
+			use()
+		}
+		if _, _, err := tx.Secret(account, "s", t0); err != nil {
+			return err
+		}
+		return tx.DeleteSecret(account, "s")
+	})
+	if err != nil || decided != 2 {
+		t.Errorf("decided %d times, %v; want 2", decided, err)
+	}
+	count("after the deletion", 0)
+}
+
 // TestGuardAttached verifies that a change which depends on the secrets of a target is decided
 // again when one is attached before the commit, and not when one is attached to another target or
 // rotates.

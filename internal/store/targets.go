@@ -72,6 +72,26 @@ func (tx *Tx) GuardAttached(account, target string) error {
 	return err
 }
 
+// usePath is the path of the note that something uses a secret. No target has a name with a colon.
+func usePath(account, secret string) string { return in(account, ":"+secret) }
+
+// ChangeUse notes that this change has a target, or the logins of an application, use a secret. The
+// note stays as long as the secret. For a secret that does not exist it writes nothing.
+func (tx *Tx) ChangeUse(account, secret string) error {
+	_, exists, err := secretKind.load(tx, in(account, secret))
+	if err != nil || !exists {
+		return err
+	}
+	return attachedKind.saveAt(tx, usePath(account, secret), true)
+}
+
+// GuardUse makes the commit fail, and the change be decided again, if a [Tx.ChangeUse] of that
+// secret is committed from now on. noted reports whether one was before.
+func (tx *Tx) GuardUse(account, secret string) (noted bool, err error) {
+	_, noted, err = attachedKind.load(tx, usePath(account, secret))
+	return noted, err
+}
+
 // Targets calls visit for each target of an account in the order of names, from the name from
 // (inclusive) on, until visit returns false.
 func (tx *Tx) Targets(account, from string, visit func(Target) bool) error {

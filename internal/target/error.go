@@ -154,7 +154,7 @@ func printable(text string) string {
 func ForCaller(err error) (public Error, withheld bool) {
 	var e *Error
 	if !errors.As(err, &e) || e.stranger || e.Class == Unknown || e.Class == Unreachable && e.Detail != "" {
-		return Error{Class: Unreachable, Text: "no answer; the server's log says more"}, true
+		return Error{Class: Unreachable, Text: "no answer; Keyturn's log says more"}, true
 	}
 	return Error{Class: e.Class, Code: e.Code, Text: e.Text}, false
 }
@@ -226,7 +226,7 @@ func Unproven(attempt string, err error) error {
 // answer at an address without TLS. The class and the code stay.
 func (e *Error) Unproven(attempt string) *Error {
 	out := *e
-	out.Text = attempt + ": " + inGeneral[e.Class] + "; without TLS, what it said is in the server's log"
+	out.Text = attempt + ": " + inGeneral[e.Class] + "; without TLS, what it said is in Keyturn's log"
 	out.Detail = strings.TrimPrefix(e.Detail+"; "+e.Text, "; ")
 	return &out
 }

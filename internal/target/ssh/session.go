@@ -167,7 +167,7 @@ func (a *attempt) failed(addr string, err error, secrets []sensitive.Value) erro
 	text := fmt.Sprintf("%s: log in as %q", addr, a.c.Account)
 	switch {
 	case a.otherKey != "":
-		e := target.Denied.Errorf("%s: the key of the host is none of host_keys; the server's log has it", text)
+		e := target.Denied.Errorf("%s: the key of the host is none of host_keys; Keyturn's log has it", text)
 		e.Detail = "the host shows the key " + a.otherKey
 		return e
 	case errors.As(err, new(*ssh.AlgorithmNegotiationError)):
