@@ -5,10 +5,18 @@ var postgresqlMutations = []mutation{
 	{
 		name: "what a stranger grants at PostgreSQL holds up a rotation",
 		file: "internal/target/postgresql/check_grants.go",
-		old:  "\t\tif counts {\n",
-		new:  "\t\tif counts || !counts {\n",
+		old:  "\t\tcase counts:\n",
+		new:  "\t\tcase counts || !counts:\n",
 		pkg:  "internal/target/postgresql",
 		test: "TestStrangers",
+	},
+	{
+		name: "what both PostgreSQL logins have is reported of each",
+		file: "internal/target/postgresql/check_grants.go",
+		old:  "FROM item WHERE NOT owns AND COALESCE(others, -1) < is_grantable::int4\n",
+		new:  "FROM item\n",
+		pkg:  "internal/target/postgresql",
+		test: "TestGrants",
 	},
 	{
 		name: "the owner of another database stops an emergency rotation",
