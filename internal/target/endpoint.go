@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -151,4 +152,22 @@ func (l EndpointList) Lag() (lag time.Duration) {
 		lag = max(lag, e.Lag)
 	}
 	return lag
+}
+
+// Late says which replicas refuse a new credential after a change, and for how long: a sentence to
+// follow the one of a [Windower], which is about the old one; empty without a replica.
+func (l EndpointList) Late() string {
+	var late []string
+	for _, e := range l.Replicas() {
+		late = append(late, fmt.Sprintf("replica %s (lag %s)", e.Address, e.Lag))
+	}
+	until := "until it has caught up."
+	switch len(late) {
+	case 0:
+		return ""
+	case 1:
+	default:
+		until = "until each has caught up."
+	}
+	return " The new one is refused at " + strings.Join(late, ", ") + " " + until
 }

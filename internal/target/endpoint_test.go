@@ -57,6 +57,15 @@ func TestEndpointList(t *testing.T) {
 		{Address: "c:1", Role: target.Pooler},
 		{Address: "d:1", Role: target.Replica, Lag: 3 * time.Second},
 	}
+	for n, want := range map[int]string{
+		1: "",
+		2: " The new one is refused at replica b:1 (lag 1s) until it has caught up.",
+		4: " The new one is refused at replica b:1 (lag 1s), replica d:1 (lag 3s) until each has caught up.",
+	} {
+		if got := list[:n].Late(); got != want {
+			t.Errorf("%d endpoints: %q; want %q", n, got, want)
+		}
+	}
 	if got := list.Deciding().Addresses(); !slices.Equal(got, []string{"a:1", "c:1"}) {
 		t.Errorf("Deciding = %v; a replica must not decide", got)
 	}

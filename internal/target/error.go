@@ -83,6 +83,9 @@ type Error struct {
 	// Setting is the setting of the target, as KEY=VALUE, that would let the attempt go on; empty for
 	// none. An operator decides about it.
 	Setting string
+	// Advice says what an operator can do about it, with NAME for the secret in commands: see
+	// [fault.Named]. It is empty where the kind knows nothing better than the caller.
+	Advice string
 	// stranger says that the sender may be another service than a system of the target's kind.
 	stranger bool
 	// adminRejected says that the target has rejected the credential of its administrator.
@@ -192,9 +195,13 @@ func SettingOf(err error) string {
 	return ""
 }
 
-// Allowing returns the advice to give the target the setting of [SettingOf], for [fault.Targeted];
-// empty if there is none.
+// Allowing returns the advice of the kind about an error: [Error.Advice], or to give the target the
+// setting of [SettingOf], for [fault.Targeted]; empty if there is none.
 func Allowing(err error) string {
+	var e *Error
+	if errors.As(err, &e) && e.Advice != "" {
+		return e.Advice
+	}
 	setting := SettingOf(err)
 	if setting == "" {
 		return ""

@@ -283,8 +283,8 @@ var postgresqlMutations = []mutation{
 	{
 		name: "a refusal before the password counts as proof for PostgreSQL",
 		file: "internal/target/postgresql/admission.go",
-		old:  "a.accepted = a.header[0] == 'R' && len(a.body) == 4 && binary.BigEndian.Uint32(a.body) == 0",
-		new:  "a.accepted = true",
+		old:  "a.accepted, a.scram = number == 0,",
+		new:  "a.accepted, a.scram = true,",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
 	},

@@ -35,7 +35,8 @@ var (
 // Window says how long a credential may be refused.
 func (t *my) Window(s target.Strategy) string {
 	if s == target.Single {
-		return "One statement at the server: a login with the old password is refused after it. Open sessions continue."
+		return "One statement at the server: a login with the old password is refused after it. Open sessions continue." +
+			t.endpoints().Late()
 	}
 	return "None: the old password works until the grace period ends."
 }

@@ -26,7 +26,8 @@ const (
 // Window says how long a credential may be refused.
 func (p *provider) Window(s target.Strategy) string {
 	if s == target.Single {
-		return "One request: a token request with the old secret is refused after it. Tokens that were issued stay valid."
+		return "One request: a token request with the old secret is refused after it. Tokens that were issued stay valid." +
+			p.endpoints().Late()
 	}
 	return "None: the old secret works until it is removed at the end of the grace period."
 }

@@ -14,6 +14,7 @@ import (
 type admission struct {
 	accepted bool
 	refused  bool
+	scram    bool   // the server has asked for the password by SCRAM
 	header   []byte // of the message that is being read
 	skip     int    // bytes of that message that are still to come
 	body     []byte // the first four bytes of an authentication request
@@ -36,7 +37,7 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // see reads messages: a type, the length of the rest and the rest. An authentication request has
-// type R, and number 0 says that the login is accepted.
+// type R; its number 0 says that the login is accepted, 10 that the password is asked for by SASL.
 func (a *admission) see(p []byte) {
 	for len(p) > 0 && !a.accepted && !a.refused {
 		if len(a.header) < 5 {
@@ -50,7 +51,10 @@ func (a *admission) see(p []byte) {
 			n := min(max(a.skip, 0), len(p))
 			a.body = append(a.body, p[:min(n, 4-len(a.body))]...)
 			a.skip, p = a.skip-n, p[n:]
-			a.accepted = a.header[0] == 'R' && len(a.body) == 4 && binary.BigEndian.Uint32(a.body) == 0
+			if a.header[0] == 'R' && len(a.body) == 4 {
+				number := binary.BigEndian.Uint32(a.body)
+				a.accepted, a.scram = number == 0, a.scram || number == 10
+			}
 		}
 		if len(a.header) == 5 && a.skip <= 0 {
 			a.header = a.header[:0]
@@ -63,3 +67,9 @@ type admittedError struct{ err error }
 
 func (e *admittedError) Error() string { return e.err.Error() }
 func (e *admittedError) Unwrap() error { return e.err }
+
+// scramError wraps the refusal of a login whose password the server had asked for by SCRAM.
+type scramError struct{ err error }
+
+func (e *scramError) Error() string { return e.err.Error() }
+func (e *scramError) Unwrap() error { return e.err }

@@ -39,7 +39,8 @@ func (t *pg) Window(s target.Strategy) string {
 	if s == target.Double {
 		return "None: the login before works until the grace period ends."
 	}
-	return "One commit: a login with the old password is refused after it. Open sessions continue."
+	return "One commit: a login with the old password is refused after it. Open sessions continue." +
+		t.login.At(t.config.Verify).Late()
 }
 
 // check collects the findings about a pair of accounts, in the database of the application.
@@ -213,8 +214,13 @@ func (k *check) limits(ctx context.Context, r role, only []target.Strategy) erro
 		f.Fix = "Raise CONNECTION LIMIT, or close sessions."
 		k.found(f)
 	}
+	if i := slices.IndexFunc(k.findings, isExpiry); soon && i >= 0 {
+		// The statements of that finding are about both logins.
+		k.findings[i].Text += fmt.Sprintf(" The one of role %q expires at %s.", r.name, r.validUntil)
+		return nil
+	}
 	if soon {
-		f.Code = "expires-soon"
+		f.Code = codeExpiry
 		f.Text = fmt.Sprintf("The password of role %q expires at %s; rotations do not change that.", r.name,
 			r.validUntil)
 		f.Fix = k.prolong(r.name)
@@ -222,6 +228,10 @@ func (k *check) limits(ctx context.Context, r role, only []target.Strategy) erro
 	}
 	return nil
 }
+
+const codeExpiry = "expires-soon"
+
+func isExpiry(f target.Finding) bool { return f.Code == codeExpiry }
 
 // noSessions reports a role that may have no session at all. With two logins, only a session shows
 // that applications can use the other one. No login can set its own limit.
@@ -284,14 +294,14 @@ func (k *check) mayConnect(ctx context.Context, r role, only []target.Strategy) 
 		f.Code, f.Verdict, f.Strategies = "database-denied", target.Impossible, double
 		f.Text = fmt.Sprintf("Role %q may not connect to database %q, so no session there shows that the other login works.",
 			r.name, database)
-		f.Fix = "Set the database that the application opens (keyturn rotation configure NAME --login-database=DATABASE)."
+		f.Fix = opening(database, r.name, open, permitted) + " " + nameIt
 		k.found(f)
 		if only != nil {
 			return nil
 		}
 		f.Verdict, f.Strategies = target.Note, single
 		f.Text = fmt.Sprintf(
-			"Role %q may not connect to database %q, so no login there is of use; the refusal proves the password.",
+			"Role %q may not connect to database %q, so no session can open it; the refusal proves the password.",
 			r.name, database,
 		)
 	default:
@@ -299,6 +309,18 @@ func (k *check) mayConnect(ctx context.Context, r role, only []target.Strategy) 
 	}
 	k.found(f)
 	return nil
+}
+
+// opening returns the advice to let a role into a database.
+func opening(database, login string, open, permitted bool) string {
+	var statements []string
+	if !open {
+		statements = append(statements, "ALTER DATABASE "+quoteIdentifier(database)+" ALLOW_CONNECTIONS true")
+	}
+	if !permitted {
+		statements = append(statements, "GRANT CONNECT ON DATABASE "+quoteIdentifier(database)+" TO "+quoteIdentifier(login))
+	}
+	return runThese(statements)
 }
 
 // form reports the form of the password, which stays.
@@ -370,8 +392,10 @@ func (k *check) endpoints(ctx context.Context, r target.CheckRequest, live bool)
 	for _, e := range k.t.login.At(k.t.config.Verify) {
 		pooler, err := k.t.pooled(ctx, e, r.Current.Account)
 		switch {
+		case e.Role == target.Pooler:
+			k.pooler(k.calledPooler(ctx, e, r))
 		case pooler:
-			k.pooler(e.Address)
+			k.pooler("A pooler answers at " + e.Address + ".")
 		case err != nil:
 			missing = cmp.Or(missing, k.poolerNotKnown(e, err, r.Emergency))
 		default:
@@ -384,13 +408,30 @@ func (k *check) endpoints(ctx context.Context, r target.CheckRequest, live bool)
 	return missing
 }
 
+// calledPooler says what is known of an endpoint that verify calls a pooler. It asks only while the
+// operator has not agreed to poolers: the answer changes nothing but the text.
+func (k *check) calledPooler(ctx context.Context, e target.Endpoint, r target.CheckRequest) string {
+	called := "verify of the target calls " + e.Address + " a pooler"
+	if r.Emergency || slices.Contains(k.t.consent, consentPooler) {
+		return called + "."
+	}
+	e.Role = target.Writer
+	switch pooler, err := k.t.pooled(ctx, e, r.Current.Account); {
+	case pooler:
+		return "A pooler answers at " + e.Address + "."
+	case err != nil:
+		return called + ", and no pooler or PostgreSQL server has answered there."
+	}
+	return called + "."
+}
+
 // pooler reports a pooler, which may have a list of passwords of its own: no login shows that.
-func (k *check) pooler(address string) {
+func (k *check) pooler(known string) {
 	k.found(target.Finding{
 		Code:    consentPooler,
 		Verdict: target.NeedsConsent,
-		Text: "A pooler answers at " + address + ". With a list of its own (userlist.txt) it refuses a new password until " +
-			"the list has it, and a rotation is taken back.",
+		Text: known + " With a list of its own (userlist.txt) a pooler refuses a new password until the list has it, and a " +
+			"rotation is taken back.",
 		Fix:     "Have it take passwords from the server (auth_query), and consent.",
 		Consent: consentPooler,
 	})

@@ -77,8 +77,11 @@ func (t *pg) connectWith(
 	seen := &admission{}
 	cfg.BuildFrontend = seen.frontend
 	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil && seen.accepted {
+	switch {
+	case err != nil && seen.accepted:
 		err = &admittedError{err}
+	case err != nil && seen.scram:
+		err = &scramError{err}
 	}
 	return conn, err
 }
@@ -216,7 +219,7 @@ func loginClass(answer *pgconn.PgError, admitted bool) target.Class {
 	switch class := answer.Code[:min(2, len(answer.Code))]; {
 	case class == "08":
 		return target.Unclear // of a pooler that hides why: its list, its server, or a protocol that it does not speak
-	case admitted && answer.Code == "28P01":
+	case admitted && answer.Code == wrongPassword:
 		return target.Unclear // accepted and rejected: of a pooler, whose own list is not its server's
 	case admitted && answer.Routine != "" && (class == "58" || class == "XX"):
 		return target.Admitted // such as a library that the account has set, and that does not exist
@@ -224,7 +227,7 @@ func loginClass(answer *pgconn.PgError, admitted bool) target.Class {
 		return target.Unreachable // the server is starting, stopping, full or broken: a later login may succeed
 	case admitted:
 		return target.Admitted
-	case answer.Code == "28P01":
+	case answer.Code == wrongPassword:
 		return target.Rejected
 	case class == "28" && answer.Routine != "",
 		class == "3D",

@@ -3,10 +3,15 @@ package postgresql
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyturn/keyturn/internal/target"
 )
@@ -56,6 +61,9 @@ func (t *pg) logIn(ctx context.Context, address string, c target.Credential, wor
 	}
 	conn, err := t.connectAs(ctx, address, t.database(), c)
 	if err != nil {
+		if e := t.storedAsMD5(ctx, attempt, address, c, err); e != nil {
+			return e
+		}
 		return t.loginFailed(attempt, err, c.Secret)
 	}
 	defer disconnect(conn)
@@ -69,7 +77,9 @@ func (t *pg) logIn(ctx context.Context, address string, c target.Credential, wor
 	if t.login.Role != "" {
 		attempt := "take role " + t.login.Role + " as " + c.Account + " at " + address
 		if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+quoteIdentifier(t.login.Role)); err != nil {
-			return checkFailed(attempt, err, c.Secret)
+			failed := checkFailed(attempt, err, c.Secret)
+			failed.Advice = t.roleAdvice(conn, c.Account, failed)
+			return failed
 		}
 	}
 	if t.config.CheckSQL != "" {
@@ -84,6 +94,68 @@ func (t *pg) logIn(ctx context.Context, address string, c target.Credential, wor
 	}
 	return nil
 }
+
+// roleAdvice says how the application's login gets its role; empty for another failure.
+func (t *pg) roleAdvice(conn *pgx.Conn, account string, failed *target.Error) string {
+	another := "If the application takes another role: keyturn rotation configure NAME --login-role=ROLE"
+	switch failed.Code {
+	case notPermitted:
+		major, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), ".")
+		statement := "GRANT " + quoteIdentifier(t.login.Role) + " TO " + quoteIdentifier(account)
+		if n, err := strconv.Atoi(major); err == nil && n >= 16 {
+			statement += " WITH SET TRUE"
+		}
+		return "Run " + statement + ". " + another
+	case "22023": // there is no such role
+		return "Create role " + quoteIdentifier(t.login.Role) + " and grant it to " + quoteIdentifier(account) + ". " +
+			another
+	}
+	return ""
+}
+
+// storedAsMD5 returns the error of a login that the server has rejected although the password is
+// right: it is stored as MD5, and the server asks for SCRAM. It returns nil for any other answer,
+// where the administrator may not read verifiers, and for a replica or a pooler, which do not show
+// what the administrator's server has. If the next password is stored for SCRAM, the rotation is
+// the remedy, and the verifier the proof that it needs.
+func (t *pg) storedAsMD5(ctx context.Context, attempt, address string, c target.Credential, err error) error {
+	answer, answered := errors.AsType[*pgconn.PgError](err)
+	_, scram := errors.AsType[*scramError](err)
+	of := slices.IndexFunc(t.config.Verify, func(e target.Endpoint) bool { return e.Address == address })
+	if !answered || !scram || answer.Code != wrongPassword || of >= 0 && t.config.Verify[of].Role != target.Writer {
+		return nil
+	}
+	a, err := t.asAdmin(ctx, attempt, c.Secret)
+	if err != nil {
+		return nil
+	}
+	defer a.close()
+	if !a.able.reads || a.reading(ctx) != nil {
+		return nil
+	}
+	stored, err := a.stored(ctx, c.Account)
+	if kept, _ := formOf(stored); err != nil || !kept.md5 {
+		return nil
+	}
+	if is, err := a.liveness(ctx, c); err != nil || is != target.Live {
+		return nil
+	}
+	const text = "%s: the password is right, but it is stored as MD5, and the line of pg_hba.conf that matches asks " +
+		"for SCRAM (scram-sha-256)"
+	if t.afterMD5(false) == agreedSCRAM {
+		return target.Failed(target.Admitted, answer.Code,
+			fmt.Sprintf(text+"; the next rotation stores the new one for SCRAM, as agreed", attempt), c.Secret)
+	}
+	denied := target.Failed(target.Denied, answer.Code, fmt.Sprintf(text, attempt), c.Secret)
+	denied.Advice = "Change the method of that line to md5, which also admits SCRAM. Or, if the driver of the " +
+		"applications knows SCRAM, have the next rotation store the password for it: keyturn rotation configure NAME " +
+		"--consent=" + consentSCRAM + "; then: keyturn rotation rotate NAME"
+	return denied
+}
+
+// wrongPassword is the code of the answer to a login with a password that the server does not
+// accept.
+const wrongPassword = "28P01"
 
 var _ target.Tester = (*pg)(nil)
 

@@ -44,7 +44,8 @@ done
 // Window says how long a credential may be refused.
 func (h *host) Window(s target.Strategy) string {
 	if s == target.Single {
-		return "One change of the host's shadow file: a login with the old password is refused after it."
+		return "One change of the host's shadow file: a login with the old password is refused after it." +
+			h.application.At(h.LoginEndpoints()).Late()
 	}
 	return "None: the old key works until its lines are removed at the end of the grace period."
 }
