@@ -184,7 +184,8 @@ type DescribeRotationResponse struct {
 	InProgress bool   `kms:"InProgress"`
 	RotationID string `kms:"RotationId,omitempty"`
 	// EndedRotationID is the emergency that has replaced nothing and has ended in the quarantine in
-	// which it began; RotationID is then the rotation that the quarantine has interrupted.
+	// which it began, until that is over. RotationID is then the rotation that the quarantine has
+	// interrupted, and empty if it has interrupted none.
 	EndedRotationID string `kms:"EndedRotationId,omitempty"`
 	// Mode is rotate, rehearse or reapply; Trigger is manual, automatic or emergency.
 	Mode               string `kms:"Mode,omitempty"`
@@ -216,6 +217,10 @@ type DescribeRotationResponse struct {
 	PreviousRetired bool `kms:"PreviousRetired,omitempty"`
 	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo.
 	PreviousDeadTime time.Time `kms:"PreviousDeadTime,omitempty"`
+	// EarlierVersionID is the previous credential of the rotation whose end this emergency has waited
+	// for, and EarlierRetired reports that it is useless, too.
+	EarlierVersionID string    `kms:"EarlierVersionId,omitempty"`
+	EarlierRetired   bool      `kms:"EarlierRetired,omitempty"`
 	EndTime          time.Time `kms:"EndTime,omitempty"`
 	NextAttemptTime  time.Time `kms:"NextAttemptTime,omitempty"`
 	// AutomaticRotation, NextRotationDate and LastRotationDate are as in [DescribeSecretResponse].
@@ -317,6 +322,9 @@ type RotationFinding struct {
 	// that the secret has it.
 	Consent string `kms:"Consent,omitempty"`
 	Agreed  bool   `kms:"Agreed"`
+	// Outlasts reports that who holds a leaked credential can use what was found after an
+	// EmergencyRotation has replaced that credential.
+	Outlasts bool `kms:"Outlasts,omitempty"`
 }
 
 // CheckedStrategy is what a check says of one strategy.

@@ -227,17 +227,36 @@ func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 // deleted, or is no longer bound to the target, counts for nothing.
 func (c *Call) claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accounts ...string) error {
 	for _, account := range accounts {
-		names := []string{account}
-		if canonical := c.Kinds[t.Kind].CanonicalAccount(t.Config, account); canonical != account {
-			names = append(names, canonical) // releases before it claimed the spelling alone
-		}
-		for _, name := range names {
+		for _, name := range c.spellings(t, account) {
 			if err := c.claimName(tx, s, t, name); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// spellings returns the names under which an account may be claimed: releases before the canonical
+// one claimed the spelling of the secret alone.
+func (e *Env) spellings(t store.Target, account string) []string {
+	names := []string{account}
+	if canonical := e.Kinds[t.Kind].CanonicalAccount(t.Config, account); canonical != account {
+		names = append(names, canonical)
+	}
+	return names
+}
+
+// taken returns the first of the accounts that another secret rotates; empty for none.
+func (e *Env) taken(tx *store.Tx, s secret.Secret, t store.Target, accounts []string) (string, error) {
+	for _, account := range accounts {
+		for _, name := range e.spellings(t, account) {
+			other, err := rotating(tx, s.Account, t, name, s.UpdatedAt)
+			if err != nil || other != "" && other != s.Name {
+				return account, err
+			}
+		}
+	}
+	return "", nil
 }
 
 // claimName claims one spelling of an account.

@@ -108,6 +108,7 @@ func (k *inspection) refusal() error {
 	var serious []target.Finding
 	for _, f := range k.check.Findings {
 		switch {
+		case f.Code == codeTaken: // the claim refuses that, and names the secret to a caller who may see it
 		case f.Code == codeNotAllowed:
 			return fault.New(fault.InUse, "%s", fault.Text(f.Text))
 		case k.record.State == rotation.Quarantined && (f.Drift || f.Code == rotation.CodeLoginRejected):
@@ -125,6 +126,7 @@ func (k *inspection) refusal() error {
 // Codes of findings of this service itself.
 const (
 	codeNotAllowed   = "account-not-allowed"
+	codeTaken        = "account-of-another-secret"
 	codeNotForSecret = "strategy-not-for-secret"
 	codeCheckDenied  = "check-denied"
 	codeNotPrepared  = "accounts-not-prepared"
@@ -168,13 +170,29 @@ func (k *inspection) account(ctx context.Context) {
 		k.failed(err)
 		return
 	}
+	switch taken, err := k.taken(k.tx, k.secret, k.target, k.method.accounts); {
+	case err != nil:
+		k.check.Unchecked = cmp.Or(k.check.Unchecked, "the store did not answer")
+		return
+	case taken != "":
+		k.add(target.Finding{
+			Code:    codeTaken,
+			Verdict: target.Impossible,
+			Account: taken,
+			Text: fmt.Sprintf("The account %q of target %q is rotated by another secret already, and only one secret can "+
+				"rotate it.", taken, k.target.Name),
+			Fix: fault.Message("Use that secret, or end its rotation: keyturn rotation configure %s --target=%s names "+
+				"that secret to a caller who may see it (%s).", k.secret.Name, k.target.Name, actionDescribeSecret),
+		})
+		return
+	}
 	findings, err := target.CheckAccount(ctx, k.system, target.CheckRequest{
 		Secret:         k.secret.Name,
 		Current:        k.method.current,
 		Partner:        k.partner.Account,
 		Strategies:     k.has,
 		Emergency:      k.emergency,
-		PartnerRetired: !k.record.GoesOn() && k.retired() == k.partner.Account,
+		PartnerRetired: !k.record.GoesOn() && k.partner.Account != "" && k.retired() == k.partner.Account,
 	})
 	for _, f := range findings {
 		k.add(f)

@@ -76,7 +76,7 @@ func TestCheckOfOwnUsers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _, err = turn.MayBegin(t.Context(), system)
+			_, err = turn.MayBegin(t.Context(), system, rotation.Event{})
 			if tt.may == "" && err != nil ||
 				tt.may != "" && (fault.KindOf(err) != fault.InUse || !strings.Contains(fmt.Sprint(err), tt.may)) {
 				t.Errorf("may begin: %v; want %q", err, tt.may)

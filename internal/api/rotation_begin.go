@@ -37,10 +37,11 @@ func emergencyRotation(
 	if err != nil {
 		return nil, err
 	}
-	overridable, err := c.refuseUnsafe(ctx, in.SecretName, q.ID, in.DryRun || in.AgreeToFindings)
+	findings, err := c.refuseUnsafe(ctx, in.SecretName, q.ID, in.DryRun || in.AgreeToFindings)
 	if err != nil {
 		return nil, err
 	}
+	q.Outlasts = rotation.Remaining(findings)
 	if !in.DryRun {
 		begun, err = c.begin(ctx, in.SecretName, q, false)
 	}
@@ -54,8 +55,8 @@ func emergencyRotation(
 		DryRun:     in.DryRun,
 	}
 	if in.DryRun {
-		if len(overridable) > 0 {
-			out.Findings = shownFindings(overridable, nil)
+		if len(findings) > 0 {
+			out.Findings = shownFindings(findings, nil)
 		}
 		err = c.breaking(ctx, out)
 	}
@@ -65,13 +66,21 @@ func emergencyRotation(
 // refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed,
 // something that an emergency does not wait for; it returns the findings of the latter sort, and
 // those that outlast it. It asks the target and makes no login. Without an answer it refuses
-// nothing: the engine asks again before it sends.
+// nothing: the engine asks again before it sends. An emergency that takes over a rotation which may
+// have changed the target already is not judged by traces of its own.
 func (c *Call) refuseUnsafe(
 	ctx context.Context, name, id string, agreed bool,
-) (overridable []target.Finding, err error) {
+) (found []target.Finding, err error) {
 	s, r, t, ok, err := c.forEmergency(name, id)
 	if err != nil || !ok {
 		return nil, err
+	}
+	if r.InFlight() && !r.Unsent() && r.State != rotation.InGrace {
+		k, err := c.checkAccount(ctx, s, r, t, true)
+		if err != nil {
+			return nil, err
+		}
+		return rotation.Outlasting(k.check.Findings), nil
 	}
 	if command, _ := continuing(r); command != "" {
 		return nil, notReplaced(s, "its second account is not prepared yet. "+command+" completes that. Then repeat the "+
@@ -85,12 +94,11 @@ func (c *Call) refuseUnsafe(
 }
 
 // forEmergency returns the records by which a check judges an emergency. ok is false where none
-// does: for access keys of this service, for a call that is repeated, without a registered target,
-// and for a rotation that may have changed the target already, which is not judged by traces of its
-// own.
+// does: for access keys of this service, for a call that is repeated, and without a registered
+// target.
 func (c *Call) forEmergency(name, id string) (s secret.Secret, r rotation.Record, t store.Target, ok bool, err error) {
 	s, r, err = c.rotated(c.Snapshot, name)
-	if err != nil || s.TargetName() == secret.OwnUsers || r.InFlight() && !r.Unsent() {
+	if err != nil || s.TargetName() == secret.OwnUsers {
 		return s, r, t, false, err
 	}
 	if repeated, err := isRepeated(s, r, id); repeated || err != nil {
@@ -205,7 +213,7 @@ func (c *Call) begin(
 // version of the secret is refused.
 func isRepeated(s secret.Secret, r rotation.Record, id string) (bool, error) {
 	switch v, made := s.Versions[id]; {
-	case r.ID == id, r.Ended == id, made && v.MadeByRotation:
+	case r.ID == id, r.GivenUp == id, made && v.MadeByRotation:
 		return true, nil
 	case made:
 		return false, fault.New(fault.Exists,

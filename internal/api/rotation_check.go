@@ -202,6 +202,7 @@ func shownFindings(list []target.Finding, consents []string) []kms.RotationFindi
 			Fix:         f.Fix,
 			Consent:     f.Consent,
 			Agreed:      f.Verdict == target.NeedsConsent && rotation.Agreed(f, consents),
+			Outlasts:    f.Outlasts,
 		}
 		for _, s := range f.Strategies {
 			row.Strategies = append(row.Strategies, string(s))
@@ -228,38 +229,53 @@ func windowOf(system target.Target, s target.Strategy) string {
 // its candidate must not be sent. Without an answer it returns the target's error. A candidate that
 // may have reached the target is sent again without a check: what it left there, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
-// An emergency does not wait for what the holder of the leaked credential can bring about;
-// overridden says in words what that is, and outlasts what it leaves that the holder can use.
-func (t *Turn) MayBegin(ctx context.Context, system target.Target) (overridden, outlasts string, err error) {
+// An emergency does not wait for what the holder of the leaked credential can bring about: the event
+// says in words what that is, and what the emergency leaves that the holder can use.
+func (t *Turn) MayBegin(
+	ctx context.Context, system target.Target, sending rotation.Event,
+) (rotation.Event, error) {
 	if t.Record.Mode == rotation.Reapply || t.Record.MayHaveArrived() {
-		return "", "", nil
+		return sending, nil
 	}
+	findings, err := t.findings(ctx, system)
+	if err != nil {
+		return sending, err
+	}
+	sending.Checked = true
+	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
+	if t.Record.Trigger == rotation.Emergency {
+		sending.Outlasts = rotation.Remaining(findings)
+		var list []target.Finding
+		list, findings = rotation.Overridable(findings, strategy, consents)
+		sending.Text = rotation.Overridden(list)
+	}
+	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
+		return sending, fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",
+			fault.Text(fault.Named(reason, t.Secret.Name)), t.Secret.Name)
+	}
+	return sending, nil
+}
+
+// Outlasts says in words what the holder of a leaked credential can use once the emergency has ended.
+func (t *Turn) Outlasts(ctx context.Context, system target.Target) (string, error) {
+	findings, err := t.findings(ctx, system)
+	return rotation.Remaining(findings), err
+}
+
+// findings checks the account without a login.
+func (t *Turn) findings(ctx context.Context, system target.Target) ([]target.Finding, error) {
 	request, err := t.checkRequest(system)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	findings, err := target.CheckAccount(ctx, system, request)
-	if err != nil {
-		return "", "", err
-	}
 	for i, f := range findings {
 		findings[i] = f.Targeted(t.Secret.TargetName())
 	}
-	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
-	if t.Record.Trigger == rotation.Emergency {
-		outlasts = rotation.Remaining(findings)
-		var list []target.Finding
-		list, findings = rotation.Overridable(findings, strategy, consents)
-		overridden = rotation.Overridden(list)
-	}
-	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
-		return "", "", fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",
-			fault.Text(fault.Named(reason, t.Secret.Name)), t.Secret.Name)
-	}
-	return overridden, outlasts, nil
+	return findings, err
 }
 
-// checkRequest returns what a check before a candidate is sent asks.
+// checkRequest returns what a check of the account under rotation asks.
 func (t *Turn) checkRequest(system target.Target) (r target.CheckRequest, err error) {
 	r.Secret = t.Secret.Name
 	r.Strategies = []target.Strategy{t.Record.Strategy}

@@ -386,7 +386,7 @@ func TestSentIsSentAgain(t *testing.T) {
 	left := &memory{}
 	left.says(nil, target.Finding{Code: "second-password", Verdict: target.Impossible, Text: "Two."})
 	turn := &api.Turn{Record: rotation.Record{Attempt: 1, Doubtful: true}}
-	if _, _, err := turn.MayBegin(t.Context(), left); err != nil || left.asked.Current.Account != "" {
+	if _, err := turn.MayBegin(t.Context(), left, rotation.Event{}); err != nil || left.asked.Current.Account != "" {
 		t.Errorf("a second attempt is checked: %v", err)
 	}
 	w, m := rotating(t)
@@ -406,7 +406,7 @@ func TestSentIsSentAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := turn.MayBegin(t.Context(), m); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
+	if _, err := turn.MayBegin(t.Context(), m, rotation.Event{}); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
 		t.Errorf("after an attempt that was not sent: %v", err)
 	}
 }
@@ -428,7 +428,7 @@ func TestMayBegin(t *testing.T) {
 		if err != nil || !ok {
 			t.Fatalf("load: %v, %v", ok, err)
 		}
-		_, _, err = turn.MayBegin(t.Context(), m)
+		_, err = turn.MayBegin(t.Context(), m, rotation.Event{})
 		return err
 	}
 	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse ||
@@ -444,8 +444,9 @@ func TestMayBegin(t *testing.T) {
 }
 
 // TestEmergencyNeedsConsent verifies that an emergency is refused when it is asked for, not later,
-// if a check finds something that needs a consent. It names the consent. A target that does not
-// answer, or a rotation that has sent a candidate, keeps no emergency waiting.
+// if a check finds something that needs a consent, also in a grace period. It names the consent. A
+// target that does not answer, or a rotation that is changing the account, keeps no emergency
+// waiting.
 func TestEmergencyNeedsConsent(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
@@ -472,8 +473,13 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 	m.mu.Lock()
 	m.down = false
 	m.mu.Unlock()
-	w.inState(t, "db", rotation.InGrace)
-	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Attempt = 1 })
+	sent := func(state rotation.State) {
+		w.inState(t, "db", state)
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Attempt, r.Strategy = 1, target.Overlap })
+	}
+	sent(rotation.InGrace)
+	w.refused(t, "Rejected.ResourceInUse", "configure db --consent=change-plugin", "EmergencyRotation", emergency...)
+	sent(rotation.Applied)
 	w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...)
 	w.inState(t, "db", rotation.Done)
 	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
@@ -503,7 +509,7 @@ func TestEmergencyAgrees(t *testing.T) {
 	})
 	w.must(t, "EmergencyRotation", agreed...)
 	w.inState(t, "db", rotation.Prepared)
-	may := func(trigger rotation.Trigger) (overridden, outlasts string, err error) {
+	may := func(trigger rotation.Trigger) (rotation.Event, error) {
 		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
 			r.Mode, r.Strategy, r.Trigger = rotation.Rotate, target.Single, trigger
 		})
@@ -511,23 +517,23 @@ func TestEmergencyAgrees(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return turn.MayBegin(t.Context(), m)
+		return turn.MayBegin(t.Context(), m, rotation.Event{})
 	}
-	if text, _, err := may(rotation.Emergency); err != nil || !strings.Contains(text, "plugin of app") {
-		t.Errorf("an emergency: %q, %v", text, err)
+	if e, err := may(rotation.Emergency); err != nil || !strings.Contains(e.Text, "plugin of app") {
+		t.Errorf("an emergency: %q, %v", e.Text, err)
 	}
-	if _, _, err := may(rotation.Manual); fault.KindOf(err) != fault.InUse {
+	if _, err := may(rotation.Manual); fault.KindOf(err) != fault.InUse {
 		t.Errorf("a rotation: %v", err)
 	}
 	m.says(nil, target.Finding{Code: "duplicate", Verdict: target.Impossible, Text: "Two."})
-	if _, _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
+	if _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
 		t.Errorf("an emergency with what is impossible: %v", err)
 	}
 	others := target.Finding{
 		Code: "hosts", Verdict: target.NeedsConsent, Account: "app", Text: "Others.", Consent: "hosts", Others: true,
 	}
 	m.says(nil, others)
-	if _, _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
+	if _, err := may(rotation.Emergency); fault.KindOf(err) != fault.InUse {
 		t.Errorf("an emergency that changes accounts of others: %v", err)
 	}
 	w.inState(t, "db", rotation.Done)
@@ -560,8 +566,89 @@ func TestEmergencyNamesWhatOutlastsIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, outlasts, err := turn.MayBegin(t.Context(), m); err != nil || outlasts != want {
-			t.Errorf("%s: %q outlasts it, want %q (%v)", trigger, outlasts, want, err)
+		if e, err := turn.MayBegin(t.Context(), m, rotation.Event{}); err != nil || e.Outlasts != want || !e.Checked {
+			t.Errorf("%s: %q outlasts it, want %q (%v)", trigger, e.Outlasts, want, err)
+		}
+		if text, err := turn.Outlasts(t.Context(), m); err != nil || text != "A job. DROP 1;" {
+			t.Errorf("at the end %q outlasts it (%v)", text, err)
+		}
+	}
+}
+
+// TestEmergencyTakesOver verifies that an emergency which takes over a rotation that is changing the
+// account, and so is not checked when it is sent, names what outlasts it.
+func TestEmergencyTakesOver(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.says(nil,
+		target.Finding{Code: "jobs", Verdict: target.Note, Account: "app", Text: "A job.", Fix: "DROP 1;", Outlasts: true},
+		target.Finding{Code: "trace", Verdict: target.Impossible, Account: "app", Text: "A second password."})
+	w.inState(t, "db", rotation.Applied)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+		r.Mode, r.Strategy, r.Attempt = rotation.Rotate, target.Overlap, 1
+	})
+	request := []string{"SecretName", "db", "VersionId", "e1"}
+	dry := w.must(t, "EmergencyRotation", append(request, "DryRun", "true")...).(*kms.EmergencyRotationResponse)
+	if len(dry.Findings) != 1 || dry.Findings[0].Code != "jobs" || !dry.Findings[0].Outlasts {
+		t.Errorf("a dry run lists %+v", dry.Findings)
+	}
+	w.must(t, "EmergencyRotation", request...)
+	if r := w.record(t, "db"); r.Trigger != rotation.Emergency || !strings.Contains(r.Why(), "A job. DROP 1;") {
+		t.Errorf("%s, the reason is %q", r.Trigger, r.Why())
+	}
+}
+
+// TestAccountOfAnotherSecret verifies that a check says that a secret cannot rotate an account which
+// another one rotates, and does not name that one.
+func TestAccountOfAnotherSecret(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "ConfigureRotation", "SecretName", "db")
+	w.must(t, "CreateSecret", "SecretName", "second", "VersionId", "v1", "SecretType", "Rds",
+		"SecretData", `{"Accounts":[{"AccountName":"app","AccountPassword":"p"}]}`,
+		"ExtendedConfig", `{"SecretSubType":"SingleUser","DBInstanceId":"pg"}`)
+	out := w.check(t, "second")
+	isTaken := func(f kms.RotationFinding) bool { return f.Code == "account-of-another-secret" }
+	i := slices.IndexFunc(out.Findings, isTaken)
+	if i < 0 || out.Findings[i].Verdict != string(target.Impossible) ||
+		strings.Contains(out.Findings[i].Text+out.Findings[i].Fix, `"db"`) {
+		t.Errorf("the check finds %+v", out.Findings)
+	}
+	if list := w.check(t, "db").Findings; slices.ContainsFunc(list, isTaken) {
+		t.Errorf("the owner of the account: %+v", list)
+	}
+}
+
+// TestRepairSendsNoOtherMember verifies that what the target has accepted of a version counts for
+// the members that were its credential then: with other settings, a repair sends nothing of it.
+func TestRepairSendsNoOtherMember(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "two", "VersionId", "v1",
+		"SecretData", `{"username":"two","password":"p","u":"vic","x":"q"}`)
+	w.must(t, "ConfigureRotation", "SecretName", "two", "TargetName", "pg")
+	for generated, settings := range map[bool][]string{
+		false: {"AccountMember", "u", "SecretMember", "x"},
+		true:  {"SecretMember", "x"},
+	} {
+		w.must(t, "ConfigureRotation", "SecretName", "two", "Reset.1", "AccountMember", "Reset.2", "SecretMember")
+		w.inState(t, "two", rotation.Quarantined)
+		w.put(t, "two", func(s *secret.Secret, r *rotation.Record) {
+			v := s.Versions["v1"]
+			v.MadeByRotation, v.Order = generated, s.Rotation.Meant+1
+			s.Versions["v1"], s.LastOrder = v, v.Order
+			r.Mode, r.Candidate, r.Base, r.Accepted, r.Target = rotation.Reapply, "v1", "v1", "v1", "pg"
+		})
+		can := func() bool {
+			out := w.must(t, "DescribeRotation", "SecretName", "two").(*kms.DescribeRotationResponse)
+			return slices.Contains(out.RepairActions, kms.RepairApply)
+		}
+		if !can() {
+			t.Fatal("a repair cannot send the credential that the target has accepted")
+		}
+		w.must(t, "ConfigureRotation", append([]string{"SecretName", "two"}, settings...)...)
+		if can() {
+			t.Errorf("generated %v: a repair would send other members than the target has accepted", generated)
 		}
 	}
 }

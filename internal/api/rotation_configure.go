@@ -388,7 +388,7 @@ func (c *Call) configure(
 	case settings.Target == "":
 		return s, fault.Required("TargetName")
 	}
-	before := s.TargetName()
+	before, meant := s.TargetName(), s.Rotation.Meant
 	s, err := s.Attach(settings, c.At)
 	if err != nil {
 		return s, err
@@ -396,6 +396,12 @@ func (c *Call) configure(
 	r, err := c.rotationOf(tx, s)
 	if err != nil {
 		return s, err
+	}
+	if r.Accepted != "" && meant != s.Rotation.Meant { // that was another credential of the version
+		r.Accepted = ""
+		if err := tx.PutRotation(&r); err != nil {
+			return s, err
+		}
 	}
 	if r.InFlight() && before != s.TargetName() {
 		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before)

@@ -70,10 +70,14 @@ func describeRotation(
 // describeRecord describes what is stored of a rotation.
 func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationResponse {
 	previous, until, limit := r.Previous()
+	earlier := rotation.Earlier{}
+	if r.Earlier != nil {
+		earlier = *r.Earlier
+	}
 	return &kms.DescribeRotationResponse{
 		State:              string(r.State),
 		RotationID:         r.ID,
-		EndedRotationID:    r.Ended,
+		EndedRotationID:    r.GivenUp,
 		Mode:               string(r.Mode),
 		Trigger:            string(r.Trigger),
 		Strategy:           string(r.Strategy),
@@ -88,6 +92,8 @@ func describeRecord(r rotation.Record, now time.Time) *kms.DescribeRotationRespo
 		UndoPossible:       r.CanUndo(now),
 		PreviousRetired:    r.BaseRetired,
 		PreviousDeadTime:   r.PreviousDeadAt,
+		EarlierVersionID:   earlier.Version,
+		EarlierRetired:     earlier.Retired,
 		EndTime:            r.EndedAt,
 		Reason:             r.Why(),
 		Advice:             r.Advice(),

@@ -74,12 +74,8 @@ func (c *rotationEmergency) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	before, err := e.readable(client, c.Name)
-	if err != nil {
-		return err
-	}
 	if !c.Yes {
-		if err := c.warn(e, client, before); err != nil {
+		if err := c.warn(e, client); err != nil {
 			return err
 		}
 	}
@@ -95,13 +91,16 @@ func (c *rotationEmergency) Run(e *env) error {
 			VersionID:  out.VersionID,
 			RequestID:  out.RequestID,
 		}, nil
-	}, retiredWith(before), "The emergency rotation of %[1]s to version %[2]s was requested; keyturn rotation status "+
+	}, retired, "The emergency rotation of %[1]s to version %[2]s was requested; keyturn rotation status "+
 		"%[1]s shows its progress.")
 }
 
-// warn says what an emergency breaks, and asks whether it is to be. before is the rotation that it
-// ends or takes over.
-func (c *rotationEmergency) warn(e *env, client *kms.Client, before *kms.DescribeRotationResponse) error {
+// warn says what an emergency breaks, and asks whether it is to be.
+func (c *rotationEmergency) warn(e *env, client *kms.Client) error {
+	before, err := e.readable(client, c.Name) // the rotation that it ends or takes over
+	if err != nil {
+		return err
+	}
 	out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{
 		SecretName: c.Name,
 		VersionID:  c.ID,
@@ -114,16 +113,15 @@ func (c *rotationEmergency) warn(e *env, client *kms.Client, before *kms.Describ
 	if err := printBroken(e.stderr, out); err != nil {
 		return err
 	}
-	isNote := func(f kms.RotationFinding) bool { return f.Verdict == string(target.Note) }
 	for _, part := range []struct {
-		what  string
-		notes bool
+		what     string
+		outlasts bool
 	}{
-		{"A check finds what a rotation needs a consent for; the answer yes agrees to it:", false},
-		{"The emergency leaves what the holder of the credential can use afterwards:", true},
+		{"These findings would stop a planned rotation. The answer yes overrides them:", false},
+		{"The emergency does not remove these, and the holder of the credential can use them afterwards:", true},
 	} {
 		list := slices.DeleteFunc(slices.Clone(out.Findings), func(f kms.RotationFinding) bool {
-			return isNote(f) != part.notes
+			return f.Outlasts != part.outlasts
 		})
 		if len(list) > 0 {
 			fmt.Fprintln(e.stderr, "\n"+part.what)
@@ -145,10 +143,10 @@ func wouldStop(out *kms.EmergencyRotationResponse, before *kms.DescribeRotationR
 	return fmt.Sprintf("The credential in version %s of %s would stop working.", out.CurrentVersionID, out.SecretName)
 }
 
-// stillWorks returns the version of the previous credential in its grace period; empty where none
-// works.
+// stillWorks returns the version of the previous credential in its grace period, also where that is
+// interrupted; empty where none works.
 func stillWorks(r *kms.DescribeRotationResponse) string {
-	if !inGrace(r) || !r.PreviousDeadTime.IsZero() {
+	if !inGrace(r) && !r.UndoPossible || !r.PreviousDeadTime.IsZero() {
 		return ""
 	}
 	return r.BaseVersionID

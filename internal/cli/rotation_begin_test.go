@@ -72,43 +72,53 @@ func TestBrokenAreCountedByEvidence(t *testing.T) {
 }
 
 // TestEmergencyNamesBothCredentials verifies that the question and the end of an emergency name the
-// previous credential, too, where it was in its grace period and worked.
+// previous credential, too, where it works in its grace period, also in one that is interrupted; and
+// that the command fails where that credential may still work.
 func TestEmergencyNamesBothCredentials(t *testing.T) {
 	t.Parallel()
+	const one, both = "The credential in version v2 of db would stop working.",
+		"The credentials in versions v2 and v1 of db would stop working."
 	out := &kms.EmergencyRotationResponse{SecretName: "db", CurrentVersionID: "v2"}
-	end := &kms.DescribeRotationResponse{
-		SecretName:         "db",
-		Outcome:            kms.OutcomeSucceeded,
-		CandidateVersionID: "v3",
-		BaseVersionID:      "v2",
-		PromoteTime:        time.Unix(1e9, 0),
-		PreviousRetired:    true,
-	}
 	for _, tt := range []struct {
-		before         kms.DescribeRotationResponse
-		question, text string
+		before kms.DescribeRotationResponse
+		want   string
 	}{
-		{
-			kms.DescribeRotationResponse{State: kms.RotationGrace, BaseVersionID: "v1"},
-			"The credentials in versions v2 and v1 of db would stop working.",
-			"and the credentials in versions v2 and v1 are useless.",
-		},
+		{kms.DescribeRotationResponse{State: kms.RotationGrace, BaseVersionID: "v1"}, both},
+		{kms.DescribeRotationResponse{State: "quarantined", BaseVersionID: "v1", UndoPossible: true}, both},
 		{
 			kms.DescribeRotationResponse{State: kms.RotationGrace, BaseVersionID: "v1", PreviousDeadTime: time.Unix(1, 0)},
-			"The credential in version v2 of db would stop working.",
-			"and the previous credential is useless.",
+			one,
 		},
-		{
-			kms.DescribeRotationResponse{State: kms.RotationDone, BaseVersionID: "v1"},
-			"The credential in version v2 of db would stop working.",
-			"and the previous credential is useless.",
-		},
+		{kms.DescribeRotationResponse{State: kms.RotationDone, BaseVersionID: "v1"}, one},
 	} {
-		if got := wouldStop(out, &tt.before); got != tt.question {
-			t.Errorf("the question is %q, want %q", got, tt.question)
+		if got := wouldStop(out, &tt.before); got != tt.want {
+			t.Errorf("the question is %q, want %q", got, tt.want)
 		}
-		if _, ok, got := retiredWith(&tt.before)(end); !ok || !strings.HasSuffix(got, tt.text) {
-			t.Errorf("the end is %q, want %q", got, tt.text)
+	}
+	for _, tt := range []struct {
+		earlier string
+		retired bool
+		text    string
+	}{
+		{"v1", true, "and the credentials in versions v2 and v1 are useless."},
+		{"v1", false, "and the previous credential is useless. The target may still accept v1."},
+		{"", false, "and the previous credential is useless."},
+	} {
+		end := &kms.DescribeRotationResponse{
+			SecretName:         "db",
+			Outcome:            kms.OutcomeSucceeded,
+			CandidateVersionID: "v3",
+			BaseVersionID:      "v2",
+			PromoteTime:        time.Unix(1e9, 0),
+			PreviousRetired:    true,
+			EarlierVersionID:   tt.earlier,
+			EarlierRetired:     tt.retired,
+		}
+		if tt.earlier != "" && !tt.retired {
+			end.Reason = "The target may still accept v1."
+		}
+		if _, ok, got := retired(end); ok != (tt.earlier == "" || tt.retired) || !strings.HasSuffix(got, tt.text) {
+			t.Errorf("the end is %q (%v), want %q", got, ok, tt.text)
 		}
 	}
 }

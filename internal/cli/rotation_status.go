@@ -299,24 +299,16 @@ func promoted(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 // inGrace reports whether the grace period has begun and has not ended.
 func inGrace(r *kms.DescribeRotationResponse) bool { return r.State == kms.RotationGrace }
 
-// retiredWith returns the verdict on an emergency that was asked for when the rotation was as in
-// before: a credential in its grace period becomes useless, too.
-func retiredWith(before *kms.DescribeRotationResponse) verdictOf {
-	return func(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
-		return retired(r, stillWorks(before))
-	}
-}
-
 // retired is the end of an emergency: the leaked credential is useless, unless its retirement was
-// cancelled. earlier is the version of one that was in its grace period; empty for none.
-func retired(r *kms.DescribeRotationResponse, earlier string) (over, ok bool, text string) {
+// cancelled, and so is one that was in its grace period.
+func retired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	if r.Outcome == kms.OutcomeSucceeded && !r.PromoteTime.IsZero() {
 		end := "and the previous credential is useless."
 		switch {
 		case !r.PreviousRetired:
 			end = "but the previous credential was not retired."
-		case earlier != "" && r.BaseVersionID != "" && earlier != r.BaseVersionID:
-			end = fmt.Sprintf("and the credentials in versions %s and %s are useless.", r.BaseVersionID, earlier)
+		case r.EarlierRetired:
+			end = fmt.Sprintf("and the credentials in versions %s and %s are useless.", r.BaseVersionID, r.EarlierVersionID)
 		}
 		text = fmt.Sprintf("Version %s of %s is current since %s, %s",
 			r.CandidateVersionID, r.SecretName, when(r.PromoteTime), end)
@@ -325,7 +317,7 @@ func retired(r *kms.DescribeRotationResponse, earlier string) (over, ok bool, te
 				text += " " + more
 			}
 		}
-		return true, r.PreviousRetired, text
+		return true, r.PreviousRetired && (r.EarlierVersionID == "" || r.EarlierRetired), text
 	}
 	return failedEnd(r)
 }
@@ -437,7 +429,11 @@ func (f *follower) look(ctx context.Context, r *kms.DescribeRotationResponse) (o
 			return over, err
 		}
 	}
-	over, ok, text := f.verdict(r)
+	verdict := f.verdict
+	if f.named && r.RotationID != f.id { // it has replaced nothing
+		verdict = failedEnd
+	}
+	over, ok, text := verdict(r)
 	f.print(r, text)
 	f.printWait(r)
 	f.last = r
@@ -494,6 +490,10 @@ func (f *follower) elsewhere(ctx context.Context, r *kms.DescribeRotationRespons
 		case f.endedIn(r):
 			return false, nil
 		case f.last == nil:
+			r, err := f.client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: f.secret})
+			if err != nil || r.RotationID == f.id || r.EndedRotationID == f.id { // it has begun since
+				return false, nil
+			}
 			return true, fmt.Errorf("version %s of %s was made by an earlier rotation, at %s, and is not in use", f.id, f.secret,
 				when(v.CreateTime))
 		}

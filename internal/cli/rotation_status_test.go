@@ -100,13 +100,13 @@ func TestEndOfAnEmergency(t *testing.T) {
 	}
 	const want = "Version v2 of db is current since 2026-01-02T03:04:05Z, and the previous credential is useless. " +
 		"Another password was removed. Sessions stay open."
-	if over, ok, text := retired(r, ""); !over || !ok || text != want {
+	if over, ok, text := retired(r); !over || !ok || text != want {
 		t.Errorf("%v, %v, %q, want %q", over, ok, text, want)
 	}
 	r.PreviousRetired, r.Reason, r.Advice = false, "The retirement was cancelled.", ""
 	const still = "Version v2 of db is current since 2026-01-02T03:04:05Z, but the previous credential was not retired. " +
 		"The retirement was cancelled."
-	if over, ok, text := retired(r, ""); !over || ok || text != still {
+	if over, ok, text := retired(r); !over || ok || text != still {
 		t.Errorf("after a retirement that was cancelled: %v, %v, %q, want %q", over, ok, text, still)
 	}
 }

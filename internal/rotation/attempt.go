@@ -22,16 +22,19 @@ func (r Record) onApplying(e Event, now time.Time) (Record, bool) {
 		}
 		r = r.later(e, now)
 	case NoAnswer:
-		r.State, r.SentAt, r.Doubtful = Unknown, now, true
+		r = r.doubtful()
+		r.State, r.SentAt = Unknown, now
 		r.NextAt, r.Reason = time.Time{}, e.Text
 	case Declined:
 		r.SentAt = time.Time{}
 		r = r.declined(e, now)
 	case Resolved: // by an engine that found the record so
-		r.State, r.Doubtful = Unknown, true
+		r = r.doubtful()
+		r.State = Unknown
 		return r.onUnknown(e, now)
 	case Failed:
-		r.State, r.Doubtful = Unknown, true
+		r = r.doubtful()
+		r.State = Unknown
 		r = r.later(e, now)
 	case Cancel:
 		r = r.cancel(now)

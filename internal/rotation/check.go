@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -201,6 +202,12 @@ func Remaining(list []target.Finding) string {
 		texts = append(texts, f.Text, f.Fix)
 	}
 	return strings.TrimSpace(strings.Join(texts, " "))
+}
+
+// NotRead says that [Remaining] is not known, because of the target's answer.
+func NotRead(a Answer, name string) string {
+	return fault.Message("Keyturn could not read whether anything of the account outlasts this emergency (%s): "+
+		"keyturn rotation check %s reads it again.", fault.Text(a.Text), name)
 }
 
 // Bounded returns the check with as many findings, and as much text, as a record may hold.

@@ -380,7 +380,7 @@ func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
 		r.Then = &q
 		return r, true
 	}
-	r = r.Urgent()
+	r = r.Urgent(q.Outlasts)
 	if r.State.Step() == Prepare {
 		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
 	}

@@ -434,7 +434,7 @@ func TestAwaitsResume(t *testing.T) {
 	if !r.AwaitsResume(false) {
 		t.Error("a pause of the secret does not count")
 	}
-	if r = r.Urgent(); r.AwaitsResume(true) {
+	if r = r.Urgent(""); r.AwaitsResume(true) {
 		t.Error("an emergency waits for the end of a pause")
 	}
 }
@@ -637,15 +637,15 @@ func TestEmergencyNeedsNoLeakedCredential(t *testing.T) {
 	t.Parallel()
 	r := record(rotation.Prepared)
 	r.Strategy = target.Single
-	if urgent := r.Urgent(); !r.NeedsBase() || urgent.NeedsBase() {
+	if urgent := r.Urgent(""); !r.NeedsBase() || urgent.NeedsBase() {
 		t.Errorf("a login with the base: %t, and in an emergency %t", r.NeedsBase(), urgent.NeedsBase())
 	}
 	r = record(rotation.Retiring)
 	waited := r
 	waited.Then = &rotation.Request{Trigger: rotation.Emergency}
-	if !r.NeedsCandidate() || !r.Urgent().NeedsCandidate() || waited.NeedsCandidate() {
+	if !r.NeedsCandidate() || !r.Urgent("").NeedsCandidate() || waited.NeedsCandidate() {
 		t.Errorf("a login with the new credential before the previous one is retired: %t, in an emergency %t, before one %t",
-			r.NeedsCandidate(), r.Urgent().NeedsCandidate(), waited.NeedsCandidate())
+			r.NeedsCandidate(), r.Urgent("").NeedsCandidate(), waited.NeedsCandidate())
 	}
 }
 

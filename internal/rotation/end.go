@@ -9,11 +9,12 @@ import (
 // abandon ends the rotation without a change, and plans the next one when they are planned at all.
 func (r Record) abandon(why string, now time.Time) Record {
 	if r.Quarantine != nil {
-		r.Ended = r.ID
+		r.GivenUp = r.ID
 		return r.quarantinedAgain("the emergency has replaced nothing. " + why)
 	}
 	r = r.to(Abandoned)
 	r.Reason, r.EndedAt = why, now
+	r.NoSession, r.Outlasts = "", "" // the credential that they are about is not in use, or has not leaked
 	if r.Mode == Rotate {
 		r.Abandons++
 	}
@@ -37,8 +38,7 @@ func (r Record) onVerified(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case Promoted:
 		r.PromotedAt, r.Abandons, r.Rejections = now, 0, 0
-		r.Interrupted, r.Quarantine = nil, nil
-		r = r.checkCopies(now)
+		r = r.outOfQuarantine().checkCopies(now)
 		return r.beginGrace(now), true
 	case Failed:
 		return r.later(e, now), true
@@ -119,10 +119,10 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 		r.Foreign = e.Text
 		return r, true
 	case Retired:
-		r = r.done(now)
-		r.Foreign, r.BaseRetired = e.Text, true
-		if r.Strategy == target.Double {
-			r.Retired = r.Base
+		r = r.done(now).baseRetired()
+		r.Foreign = e.Text
+		if e.Checked {
+			r.Outlasts = e.Outlasts
 		}
 		return r, true
 	case Unready:
@@ -143,11 +143,22 @@ func (r Record) onRetire(e Event, now time.Time) (Record, bool) {
 	return r, false
 }
 
+// baseRetired notes that the base was made useless at the target.
+func (r Record) baseRetired() Record {
+	r.BaseRetired = true
+	if r.Strategy == target.Double {
+		r.Retired = r.Base
+	}
+	return r
+}
+
 // keepsBase stays before the retirement, because no login with the new credential has succeeded.
 // Several rejections mean that it was changed elsewhere: the previous credential is tried, and
 // becomes current again. One that may have leaked does not.
 func (r Record) keepsBase(e Event, now time.Time) Record {
-	r.BaseRetired = r.BaseRetired || e.BaseRetired
+	if e.BaseRetired {
+		r = r.baseRetired()
+	}
 	if r.BaseRetired {
 		e.Text = "The previous credential is retired, and then no login with the new one succeeded: " + e.Text
 	} else {
@@ -173,8 +184,8 @@ func (r Record) onUndo(e Event, now time.Time) (Record, bool) {
 	case LoggedIn, Proven: // the engine moves the labels back in the transaction that stores this
 		r.PreviousDeadAt = r.candidateDeadAt()
 		r.Candidate, r.Base, r.Swapped = r.Base, r.Candidate, !r.Swapped
-		r.Rejections, r.GraceOver, r.BaseRetired, r.Interrupted, r.Quarantine = 0, false, false, nil, nil
-		return r.beginGrace(now), true
+		r.Rejections, r.GraceOver, r.BaseRetired = 0, false, false
+		return r.outOfQuarantine().beginGrace(now), true
 	case NoLogin:
 		r.PreviousDeadAt = now
 		return r.notUndone("the previous credential does not authenticate. "+e.Text, now), true

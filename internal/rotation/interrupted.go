@@ -30,14 +30,11 @@ type Interrupted struct {
 // nothing. Current is the version of the credential in use. The other members are as in [Record]. A
 // record of an earlier release has only Strategy and StartedAt.
 type Quarantine struct {
-	ID             string          `json:"id,omitempty"`
-	Strategy       target.Strategy `json:"strategy"`
-	Current        string          `json:"current,omitempty"`
-	Waiting        int             `json:"waiting,omitempty"`
-	BaseRetired    bool            `json:"base_retired,omitempty"`
-	Foreign        string          `json:"foreign,omitempty"`
-	StartedAt      time.Time       `json:"started_at,omitzero"`
-	PreviousDeadAt time.Time       `json:"previous_dead_at,omitzero"`
+	ID        string          `json:"id,omitempty"`
+	Strategy  target.Strategy `json:"strategy"`
+	Current   string          `json:"current,omitempty"`
+	StartedAt time.Time       `json:"started_at,omitzero"`
+	Aftermath
 }
 
 // QuarantinedAt returns since when the rotation is quarantined; zero where its steps do not show
@@ -55,15 +52,18 @@ func (r Record) QuarantinedAt() (at time.Time) {
 // left returns what is stored of the quarantine of r while something else is under way.
 func (r Record) left() *Quarantine {
 	return &Quarantine{
-		ID:             r.ID,
-		Strategy:       r.Strategy,
-		Current:        r.Candidate,
-		Waiting:        r.Waiting,
-		BaseRetired:    r.BaseRetired,
-		Foreign:        r.Foreign,
-		StartedAt:      r.StartedAt,
-		PreviousDeadAt: r.PreviousDeadAt,
+		ID:        r.ID,
+		Strategy:  r.Strategy,
+		Current:   r.Candidate,
+		StartedAt: r.StartedAt,
+		Aftermath: r.Aftermath,
 	}
+}
+
+// outOfQuarantine forgets a quarantine that is over, and what it has interrupted.
+func (r Record) outOfQuarantine() Record {
+	r.Interrupted, r.Quarantine, r.GivenUp = nil, nil, ""
+	return r
 }
 
 // interrupted returns what a repair continues: nil where no credential is left to be retired. An
@@ -143,10 +143,10 @@ func (r Record) repaired(now time.Time) Record {
 		return r.done(now)
 	}
 	if q := r.Quarantine; q != nil {
-		r.ID = cmp.Or(q.ID, r.ID)
+		r.ID, r.Aftermath = cmp.Or(q.ID, r.ID), q.Aftermath
 	}
-	r = r.to(i.State)
-	r.Interrupted, r.Quarantine, r.Mode, r.Imposed = nil, nil, Rotate, false
+	r = r.to(i.State).outOfQuarantine()
+	r.Mode, r.Imposed = Rotate, false
 	r.Trigger, r.Strategy, r.Base = i.Trigger, i.Strategy, i.Base
 	r.Attempt, r.Candidates, r.Rejections, r.Swapped = i.Attempt, i.Candidates, 0, i.Swapped
 	r.StartedAt, r.PromotedAt = i.StartedAt, i.PromotedAt
@@ -176,7 +176,7 @@ func (r Record) undoInterrupted(e Event, now time.Time) (Record, bool) {
 		return r, false
 	}
 	undoing, ok := r.repaired(now).onGrace(e, now)
-	undoing.Interrupted, undoing.Quarantine = r.Interrupted, r.left()
+	undoing.Interrupted, undoing.Quarantine, undoing.GivenUp = r.Interrupted, r.left(), r.GivenUp
 	return undoing, ok
 }
 
@@ -185,8 +185,9 @@ func (r Record) undoInterrupted(e Event, now time.Time) (Record, bool) {
 func (r Record) quarantinedAgain(why string) Record {
 	before := *r.Quarantine
 	r.ID = cmp.Or(before.ID, r.ID)
-	r.Waiting, r.BaseRetired, r.Foreign = before.Waiting, before.BaseRetired, before.Foreign
-	r.PreviousDeadAt = latest(before.PreviousDeadAt, r.PreviousDeadAt)
+	dead := latest(before.PreviousDeadAt, r.PreviousDeadAt) // an undo may have asked the target
+	r.Aftermath = before.Aftermath
+	r.PreviousDeadAt = dead
 	r = r.quarantine(cmp.Or(before.Current, r.Candidate), r.Target, before.Strategy, before.StartedAt)
 	r.Reason = "The target did not accept the credential in use when it was asked last, and " +
 		strings.TrimSuffix(why, ".") + "."

@@ -109,6 +109,7 @@ func TestEmergencyReturnsToTheQuarantine(t *testing.T) {
 		drifted := before.Drifted("v2", "db", target.Single, "no", noon)
 		drifted.Waiting, drifted.BaseRetired, drifted.Foreign = 3, true, "Another password was left."
 		drifted.PreviousDeadAt = noon.Add(-time.Minute)
+		drifted.NoSession, drifted.Outlasts = "too many connections", "An event runs."
 		begun, ok := drifted.Ask(q, noon)
 		if !ok {
 			t.Fatalf("%s: the emergency does not begin", name)
@@ -118,13 +119,13 @@ func TestEmergencyReturnsToTheQuarantine(t *testing.T) {
 			"impossible": next(begun, rotation.Event{Kind: rotation.Impossible, Text: "No."}),
 			"later":      next(next(begun, stored), rotation.Event{Kind: rotation.Impossible, Text: "No."}),
 		} {
-			same := ended.State == rotation.Quarantined && ended.Mode == drifted.Mode && ended.ID == drifted.ID &&
-				ended.Candidate == "v2" && ended.Strategy == drifted.Strategy && ended.Quarantine == nil &&
-				reflect.DeepEqual(ended.Interrupted, drifted.Interrupted) && slices.Equal(ended.Leaked(), drifted.Leaked()) &&
-				ended.CanUndo(noon) == drifted.CanUndo(noon) && ended.Advice() == drifted.Advice() &&
-				ended.Waiting == 3 && ended.BaseRetired && ended.Foreign == drifted.Foreign && ended.Ended == "v9"
-			if !same || ended.Reason == "" {
-				t.Errorf("%s, %s: the record is %+v, before it was %+v", name, how, ended, drifted)
+			want := drifted
+			want.GivenUp, want.Reason, want.Steps = "v9", ended.Reason, ended.Steps
+			if !reflect.DeepEqual(ended, want) || !strings.Contains(ended.Reason, "replaced nothing") {
+				t.Errorf("%s, %s: the record is\n%+v, before it was\n%+v", name, how, ended, drifted)
+			}
+			if r := ended.Adopted("v3", ended.Interrupted != nil, noon, noon); r.GivenUp != "" {
+				t.Errorf("%s, %s: after the repair, the record still says that emergency %s was given up", name, how, r.GivenUp)
 			}
 		}
 		r := begun
@@ -244,13 +245,14 @@ func TestAdoptionEndsBothQuarantines(t *testing.T) {
 		State: rotation.InGrace, ID: "v2", Mode: rotation.Rotate, Trigger: rotation.Manual, Strategy: target.Double,
 		Base: "v1", Candidate: "v2", GraceUntil: noon.Add(time.Hour), GraceDeadline: noon.Add(time.Hour),
 	}.Drifted("v2", "db", target.Single, "no", noon)
+	r.BaseRetired = true
 	r, ok := r.Ask(rotation.Request{ID: "v9", Mode: rotation.Rotate, Trigger: rotation.Emergency, At: noon}, noon)
 	if !ok {
 		t.Fatal("the emergency does not begin")
 	}
 	for _, e := range []rotation.Event{
 		{Kind: rotation.Stored, Version: "v9", Replaces: "v2", Strategy: target.Double, Target: "db"},
-		{Kind: rotation.Sending},
+		{Kind: rotation.Sending, Checked: true, Outlasts: "An event runs."},
 		{Kind: rotation.NoAnswer},
 		{Kind: rotation.Cancel},
 		{Kind: rotation.Failed, Text: "no answer"},
@@ -264,11 +266,12 @@ func TestAdoptionEndsBothQuarantines(t *testing.T) {
 	if r.State != rotation.Quarantined || r.Quarantine == nil {
 		t.Fatalf("the emergency is not quarantined itself: %+v", r)
 	}
-	if done := r.Adopted("v3", false, noon, noon); done.Quarantine != nil || done.Interrupted != nil {
-		t.Errorf("an adoption that ends everything leaves %+v, %+v", done.Quarantine, done.Interrupted)
+	if done := r.Adopted("v3", false, noon, noon); done.Quarantine != nil || done.Interrupted != nil || done.Outlasts != "" {
+		t.Errorf("an adoption that ends everything leaves %+v, %+v, %q", done.Quarantine, done.Interrupted, done.Outlasts)
 	}
 	adopted := r.Adopted("v3", true, noon, noon)
-	if adopted.State != rotation.InGrace || adopted.ID != "v2" || adopted.Quarantine != nil {
+	if adopted.State != rotation.InGrace || adopted.ID != "v2" || adopted.Quarantine != nil || !adopted.BaseRetired ||
+		adopted.Outlasts != "" {
 		t.Fatalf("after the adoption: %+v", adopted)
 	}
 	undoing, err := rotation.Next(adopted, rotation.Event{Kind: rotation.Undo}, noon)
@@ -294,7 +297,8 @@ func after(t *testing.T, r rotation.Record, events ...rotation.Event) rotation.R
 }
 
 // TestOutlasts verifies that the record of an emergency says until the next rotation what the
-// holder of the leaked credential can use afterwards, also after the candidate was sent again.
+// holder of the leaked credential can use afterwards: what the last check has found, also where the
+// candidate is sent again without one.
 func TestOutlasts(t *testing.T) {
 	t.Parallel()
 	const text = "An event runs."
@@ -303,8 +307,11 @@ func TestOutlasts(t *testing.T) {
 		Base: "v1", Candidate: "v2",
 	}
 	r = after(t, r,
-		rotation.Event{Kind: rotation.Sending, Outlasts: text},
+		rotation.Event{Kind: rotation.Sending, Checked: true, Outlasts: "Another event runs."},
 		rotation.Event{Kind: rotation.Unreached},
+		rotation.Event{Kind: rotation.Sending, Checked: true, Outlasts: text},
+		rotation.Event{Kind: rotation.NoAnswer},
+		rotation.Event{Kind: rotation.Resolved, Candidate: target.Dead, Base: target.Live, Settled: true},
 		rotation.Event{Kind: rotation.Sending},
 		rotation.Event{Kind: rotation.Accepted},
 		rotation.Event{Kind: rotation.LoggedIn},
@@ -356,36 +363,74 @@ func TestAskingBlocksNoReads(t *testing.T) {
 }
 
 // TestRetiredAccount verifies that the record knows which account a rotation with two accounts has
-// left without a credential, through a repair, until something is sent to that account.
+// left without a credential, through a repair, until something may have arrived at that account.
 func TestRetiredAccount(t *testing.T) {
 	t.Parallel()
-	r, err := rotation.Next(rotation.Record{
+	retiring := rotation.Record{
 		State: rotation.Retiring, Mode: rotation.Rotate, Strategy: target.Double, Base: "v1", Candidate: "v2",
-	}, rotation.Event{Kind: rotation.Retired}, noon)
-	if err != nil || r.Retired != "v1" {
-		t.Fatalf("after the retirement: %q, %v", r.Retired, err)
 	}
-	r = r.Drifted("v2", "db", target.Single, "no", noon)
-	for _, e := range []rotation.Event{
-		{Kind: rotation.Again},
-		{Kind: rotation.Sending},
-		{Kind: rotation.Accepted},
-		{Kind: rotation.LoggedIn},
-	} {
-		if r, err = rotation.Next(r, e, noon); err != nil || r.Retired != "v1" {
-			t.Fatalf("after %s: %q, %v", e.Kind, r.Retired, err)
+	lost := after(t, retiring, rotation.Event{Kind: rotation.Unready, Text: "no", BaseRetired: true},
+		rotation.Event{Kind: rotation.Cancel})
+	if lost.Retired != "v1" {
+		t.Errorf("after a login with the new credential failed: %q", lost.Retired)
+	}
+	r := after(t, retiring, rotation.Event{Kind: rotation.Retired}).Drifted("v2", "db", target.Single, "no", noon)
+	r = after(t, r,
+		rotation.Event{Kind: rotation.Again},
+		rotation.Event{Kind: rotation.Sending},
+		rotation.Event{Kind: rotation.Accepted},
+		rotation.Event{Kind: rotation.LoggedIn},
+	)
+	if r.Retired != "v1" {
+		t.Errorf("after a repair: %q", r.Retired)
+	}
+	r = after(t, r.Begin(rotation.Request{ID: "v3", Mode: rotation.Rotate}, noon),
+		rotation.Event{Kind: rotation.Stored, Version: "v3", Replaces: "v2", Strategy: target.Double, Target: "db"},
+		rotation.Event{Kind: rotation.Sending},
+		rotation.Event{Kind: rotation.Unreached},
+	)
+	if r.Retired != "v1" {
+		t.Errorf("when nothing was sent to the account: %q", r.Retired)
+	}
+	for _, kind := range []rotation.EventKind{rotation.NoAnswer, rotation.Accepted} {
+		sent := after(t, r, rotation.Event{Kind: rotation.Sending}, rotation.Event{Kind: kind})
+		if sent.Retired != "" {
+			t.Errorf("after %s, the account still counts as one without a credential: %q", kind, sent.Retired)
 		}
 	}
-	r = r.Begin(rotation.Request{ID: "v3", Mode: rotation.Rotate}, noon)
-	for _, e := range []rotation.Event{
-		{Kind: rotation.Stored, Version: "v3", Replaces: "v2", Strategy: target.Double, Target: "db"},
-		{Kind: rotation.Sending},
+}
+
+// TestEarlierCredential verifies that an emergency that has waited for the end of a rotation knows
+// the previous credential of that one, and says so where its retirement was cancelled.
+func TestEarlierCredential(t *testing.T) {
+	t.Parallel()
+	emergency := rotation.Request{ID: "v9", Mode: rotation.Rotate, Trigger: rotation.Emergency, At: noon}
+	for name, tt := range map[string]struct {
+		strategy target.Strategy
+		end      rotation.EventKind
+		retired  bool
+	}{
+		"retired":                    {target.Overlap, rotation.Retired, true},
+		"cancelled":                  {target.Overlap, rotation.Cancel, false},
+		"cancelled, of two accounts": {target.Double, rotation.Cancel, true},
 	} {
-		if r, err = rotation.Next(r, e, noon); err != nil {
-			t.Fatal(err)
+		grace := rotation.Record{
+			State: rotation.InGrace, ID: "v2", Mode: rotation.Rotate, Strategy: tt.strategy, Base: "v1", Candidate: "v2",
 		}
-	}
-	if r.Retired != "" {
-		t.Errorf("once a credential was sent to the account, it still counts as one without: %q", r.Retired)
+		waiting, ok := grace.Ask(emergency, noon)
+		if !ok {
+			t.Fatalf("%s: the emergency is refused", name)
+		}
+		ended := after(t, after(t, waiting, rotation.Event{Kind: rotation.Expired}), rotation.Event{Kind: tt.end})
+		r := ended.Begin(emergency, noon)
+		if want := (rotation.Earlier{Version: "v1", Retired: tt.retired}); r.Earlier == nil || *r.Earlier != want {
+			t.Errorf("%s: the earlier credential is %+v, want %+v", name, r.Earlier, want)
+		}
+		if said := strings.Contains(r.Why(), "version v1"); said == tt.retired {
+			t.Errorf("%s: the reason is %q", name, r.Why())
+		}
+		if next := r.Begin(rotation.Request{ID: "v10", Mode: rotation.Rotate}, noon); next.Earlier != nil {
+			t.Errorf("%s: the next rotation has %+v", name, next.Earlier)
+		}
 	}
 }

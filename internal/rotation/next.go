@@ -105,8 +105,26 @@ func (r Record) quiet(now time.Time) Record {
 
 // to moves on: what went wrong before is over.
 func (r Record) to(s State) Record {
-	r.Doubtful = r.Doubtful || s == Unknown || s == Applied
+	if s == Unknown || s == Applied {
+		r = r.doubtful()
+	}
 	r.State, r.Failures, r.NextAt, r.Reason = s, 0, time.Time{}, ""
+	return r
+}
+
+// doubtful notes that the target may have the candidate. With two accounts, the other one may have
+// that credential then, and no other.
+func (r Record) doubtful() Record {
+	r.Doubtful = true
+	if r.Strategy != target.Double {
+		return r
+	}
+	r.Retired = ""
+	if r.Quarantine != nil && r.Interrupted != nil { // of an emergency that has left them
+		left := *r.Quarantine
+		left.PreviousDeadAt = latest(left.PreviousDeadAt, r.SentAt)
+		r.Quarantine = &left
+	}
 	return r
 }
 
@@ -149,10 +167,7 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 		if e.Base == target.Live { // it has just logged in
 			r.Accepted, r.BaseAccepted = r.Base, true
 		}
-		if r.Strategy == target.Double {
-			r.Retired = ""
-		}
-		if e.Outlasts != "" {
+		if e.Checked {
 			r.Outlasts = e.Outlasts
 		}
 		r.Attempt++

@@ -140,9 +140,7 @@ type Record struct {
 	// answered, or not yet.
 	SentAt time.Time `json:"sent_at,omitzero"`
 
-	// Waiting is how many consumers held another version when the end of the grace was put off last,
-	// or at its deadline.
-	Waiting int `json:"waiting,omitempty"`
+	Aftermath
 
 	// Due is when the next automatic rotation is due; zero means never.
 	Due time.Time `json:"due,omitzero"`
@@ -157,23 +155,9 @@ type Record struct {
 	// Quarantine is the quarantine out of which an undo, or an emergency whose credential is not
 	// current yet, began; nil for none.
 	Quarantine *Quarantine `json:"quarantine,omitempty"`
-	// Ended is the ID of the emergency that has ended in this quarantine and has replaced nothing;
-	// empty for none.
-	Ended string `json:"ended,omitempty"`
-	// BaseRetired says that the base was made useless at the target.
-	BaseRetired bool `json:"base_retired,omitempty"`
-	// NoSession is what the target answered when it refused the session of a candidate of two accounts
-	// after the login, which is promoted nevertheless in an emergency; empty for none.
-	NoSession string `json:"no_session,omitempty"`
-	// Foreign says in sentences which password that Keyturn did not set the account of the previous
-	// credential has, or had.
-	Foreign string `json:"foreign,omitempty"`
-	// Outlasts says in sentences what the holder of the leaked credential can use after this
-	// emergency, and what to do; empty for nothing.
-	Outlasts string `json:"outlasts,omitempty"`
-	// PreviousDeadAt is when the target rejected the previous credential; zero if it has not. Only
-	// texts use it: they stop advising an undo.
-	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
+	// GivenUp is the ID of the emergency that has replaced nothing and was given up in this
+	// quarantine; empty for none.
+	GivenUp string `json:"ended,omitempty"`
 	// Then is an emergency rotation that waits for the end of this one.
 	Then *Request `json:"then,omitempty"`
 
@@ -197,6 +181,38 @@ type Record struct {
 	Reason string `json:"reason,omitempty"`
 	// Steps are what was done when, oldest first; of a long story the middle is left out.
 	Steps []Entry `json:"steps,omitempty"`
+}
+
+// Aftermath is what a rotation has found out about the credential that it replaces, and about what
+// stays at the target.
+type Aftermath struct {
+	// Waiting is how many consumers held another version when the end of the grace was put off last,
+	// or at its deadline.
+	Waiting int `json:"waiting,omitempty"`
+	// BaseRetired says that the base was made useless at the target.
+	BaseRetired bool `json:"base_retired,omitempty"`
+	// PreviousDeadAt is when the target rejected the previous credential, or may have given its account
+	// another one; zero if it has not. Only texts use it: they stop advising an undo.
+	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
+	// NoSession is what the target answered when it refused the session of a candidate of two accounts
+	// after the login, which is promoted nevertheless in an emergency; empty for none.
+	NoSession string `json:"no_session,omitempty"`
+	// Foreign says in sentences which password that Keyturn did not set the account of the previous
+	// credential has, or had.
+	Foreign string `json:"foreign,omitempty"`
+	// Outlasts says in sentences what the holder of the leaked credential can use after this
+	// emergency, and what to do; empty for nothing.
+	Outlasts string `json:"outlasts,omitempty"`
+	// Earlier is the previous credential of the rotation whose end this emergency has waited for, or
+	// that it has left interrupted; nil for none.
+	Earlier *Earlier `json:"earlier,omitempty"`
+}
+
+// Earlier is a credential that a rotation has replaced before the one of the record.
+type Earlier struct {
+	Version string `json:"version"`
+	// Retired says that it is useless. It may not be where its retirement was cancelled.
+	Retired bool `json:"retired,omitempty"`
 }
 
 // Health is what is known of the credential in use.
@@ -289,6 +305,8 @@ type Request struct {
 	Grace   Grace   `json:"-"` // see MarshalJSON
 	// At is the earliest time to begin.
 	At time.Time `json:"at,omitzero"`
+	// Outlasts is what a check at the request of an emergency has found, as [Aftermath] has it.
+	Outlasts string `json:"outlasts,omitempty"`
 }
 
 // storedRequest is a request as it is stored: the names of its grace period are not those in a
@@ -347,11 +365,25 @@ func (r Record) Begin(q Request, now time.Time) Record {
 	}
 	if q.Trigger == Emergency {
 		next = next.graceless()
+		next.Outlasts, next.Earlier = q.Outlasts, r.replaced()
 	}
 	if r.canLeave() {
 		next.Interrupted, next.Quarantine = r.Interrupted, r.left()
 	}
 	return next.note(now, Begun, string(q.Trigger))
+}
+
+// replaced returns the previous credential of a rotation that has ended for an emergency, or that an
+// emergency leaves; nil where it has none that may work beside the one in use. With two accounts,
+// the emergency gives its account another password.
+func (r Record) replaced() *Earlier {
+	switch {
+	case r.canLeave() && r.Interrupted != nil:
+		return &Earlier{Version: r.Interrupted.Base, Retired: true}
+	case r.Then != nil && r.State == Done && r.Mode == Rotate && r.Strategy != target.Single:
+		return &Earlier{Version: r.Base, Retired: r.BaseRetired || r.Strategy == target.Double}
+	}
+	return nil
 }
 
 // graceless is a rotation whose old credential is retired at once.
@@ -360,9 +392,10 @@ func (r Record) graceless() Record {
 	return r
 }
 
-// Urgent makes of a rotation that is under way one for a credential that may have leaked.
-func (r Record) Urgent() Record {
-	r.Trigger = Emergency
+// Urgent makes of a rotation that is under way one for a credential that may have leaked. outlasts
+// is as in [Aftermath].
+func (r Record) Urgent(outlasts string) Record {
+	r.Trigger, r.Outlasts = Emergency, outlasts
 	return r.graceless()
 }
 
@@ -444,8 +477,8 @@ func (r Record) Adopted(version string, goesOn bool, lastFailed, now time.Time) 
 	if goesOn {
 		r = r.repaired(now)
 	} else {
-		r = r.to(Done)
-		r.Interrupted, r.Quarantine, r.EndedAt = nil, nil, now
+		r = r.to(Done).outOfQuarantine()
+		r.NoSession, r.Outlasts, r.EndedAt = "", "", now // of a credential that is not in use
 	}
 	r.Candidate, r.Accepted, r.LoginFailedAt = version, version, lastFailed
 	r.Health = Health{ProbedAt: now, Live: true, TriedAt: now, NextAt: r.Health.NextAt}
@@ -483,7 +516,8 @@ func (r Record) Restored(now time.Time) Record {
 
 // Why returns in words why the rotation is where it is, when something is wrong; of one that has
 // ended also why the credential in use could not be checked. A session that was refused, a password
-// that Keyturn did not set, and what outlasts an emergency, come after that.
+// that Keyturn did not set, an earlier credential that may still work, and what outlasts an
+// emergency, come after that.
 func (r Record) Why() string {
 	why := r.Reason
 	if why == "" && r.Probeable() && r.Health.Text != "" && r.Health.Text != waitsForLogin {
@@ -494,7 +528,12 @@ func (r Record) Why() string {
 		session = "After the login with the new credential the target refused the session: " + r.NoSession +
 			". Applications may get the same answer: correct what it names"
 	}
-	return strings.TrimSpace(sentences(why, session, r.Foreign) + " " + r.Outlasts)
+	earlier := ""
+	if r.Earlier != nil && !r.Earlier.Retired {
+		earlier = "The target may still accept the credential of version " + r.Earlier.Version +
+			", because its retirement was cancelled before this emergency: remove it at the target"
+	}
+	return strings.TrimSpace(sentences(why, session, r.Foreign, earlier) + " " + r.Outlasts)
 }
 
 // sentences joins texts that are not empty; each ends with a period then.
@@ -523,7 +562,7 @@ func (r Record) Advice() string {
 		case !r.graceInterrupted():
 			return text
 		case !r.PreviousDeadAt.IsZero():
-			return text + " An undo would probably fail: the target rejected the previous credential at " +
+			return text + " An undo would probably fail: the target has not accepted the previous credential since " +
 				r.PreviousDeadAt.UTC().Format(time.RFC3339) + "."
 		}
 		return text + " The previous credential is not retired yet: " + fault.Command("rotation undo", r.Secret) +

@@ -292,7 +292,7 @@ func TestNext(t *testing.T) {
 			rotation.Done, 0,
 		},
 		{
-			"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { *r = r.Urgent() }},
+			"an emergency has no grace", rotation.Verified, []change{func(r *rotation.Record) { *r = r.Urgent("") }},
 			rotation.Event{Kind: rotation.Promoted}, rotation.Retiring, 0,
 		},
 		{"grace", rotation.Verified, nil, rotation.Event{Kind: rotation.Promoted}, rotation.InGrace, time.Hour},

@@ -73,7 +73,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		if base, err = baseState(ctx, t, system, change.Old); err != nil || base == target.Dead {
 			return err
 		}
-		sending.Text, sending.Outlasts, err = t.MayBegin(ctx, system)
+		sending, err = t.MayBegin(ctx, system, sending)
 		return err
 	}
 	if err := w.within(ctx, admit); err != nil {
@@ -183,9 +183,27 @@ func (w *worker) retire(ctx context.Context, t *api.Turn, system target.Target, 
 		// A session of the leaked account may have acted as the other one, and set its password too.
 		if lost, ready := w.mayRetire(ctx, t, system, change); !ready {
 			e, e.BaseRetired = lost, true
+		} else {
+			e = w.outlasting(ctx, t, system, e)
 		}
 	}
 	return w.move(ctx, t, e, nil)
+}
+
+// outlasting returns the end of an emergency with what the holder of the leaked credential can use
+// afterwards. They may have set that up since the check before the candidate was sent.
+func (w *worker) outlasting(
+	ctx context.Context, t *api.Turn, system target.Target, retired rotation.Event,
+) rotation.Event {
+	err := w.within(ctx, func(ctx context.Context) (err error) {
+		retired.Outlasts, err = t.Outlasts(ctx, system)
+		return err
+	})
+	retired.Checked = err == nil || t.Record.Outlasts == ""
+	if err != nil {
+		retired.Outlasts = rotation.NotRead(answerOf(t, err), t.Secret.Name)
+	}
+	return retired
 }
 
 // mayRetire reports whether the base may be made useless, and returns the event if it may not.

@@ -59,11 +59,13 @@ func (s Secret) WantsDouble() bool {
 	}
 }
 
-// Generated reports whether this service generated the value of a version, so that no caller chose
-// it.
+// Generated reports whether this service generated the credential of a version, so that no caller
+// chose it. Of a version that is older than the settings which name the credential, that is not
+// known.
 func (s Secret) Generated(version string) bool {
 	v, ok := s.Versions[version]
-	return ok && (v.MadeByRotation || s.Type == kms.TypeRedis || s.Type == kms.TypePolarDB)
+	return ok && v.Order > s.Rotation.Meant &&
+		(v.MadeByRotation || s.Type == kms.TypeRedis || s.Type == kms.TypePolarDB)
 }
 
 // Strategy chooses one of the strategies that the target has, which are sorted with the best for

@@ -159,8 +159,17 @@ func (s Secret) Attach(settings RotationSettings, now time.Time) (Secret, error)
 	if err := s.Usable(); err != nil {
 		return s, err
 	}
+	if !s.Settings().sameCredential(settings) {
+		s.Rotation.Meant = s.LastOrder
+	}
 	s.Rotation.Settings = &settings
 	return s.touched(now), nil
+}
+
+// sameCredential reports whether a value has the same credential with other settings.
+func (a RotationSettings) sameCredential(b RotationSettings) bool {
+	return a.Account == b.Account && a.CloneAccount == b.CloneAccount && a.AccountMember == b.AccountMember &&
+		a.SecretMember == b.SecretMember
 }
 
 // Detach ends the rotation of a Generic secret; its producer stores versions again.
@@ -181,6 +190,7 @@ func (s Secret) Detach(now time.Time) (Secret, error) {
 		Tried:         s.Rotation.Tried,
 		TriedAt:       s.Rotation.TriedAt,
 		Checked:       s.Rotation.Checked,
+		Meant:         s.LastOrder,
 	}
 	return s, nil
 }

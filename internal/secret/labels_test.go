@@ -199,7 +199,7 @@ func TestAttachDetach(t *testing.T) {
 	attached.Rotation.Last, attached.Rotation.Next = then, later
 	attached.Rotation.Enabled, attached.Rotation.Broken, attached.Rotation.Hold = true, true, true
 	got, err := attached.Detach(later)
-	if err != nil || got.IsRotated() || got.Rotation != (RotationPolicy{Last: then}) || got.Stages[Pending] != "" ||
+	if err != nil || got.IsRotated() || got.Rotation != (RotationPolicy{Last: then, Meant: 3}) || got.Stages[Pending] != "" ||
 		got.Stages[Current] != "v2" {
 		t.Errorf("detached: %+v, labels %v, %v", got.Rotation, got.Stages, err)
 	}

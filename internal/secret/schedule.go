@@ -45,6 +45,9 @@ type RotationPolicy struct {
 	// Binding is where the engine may change which accounts; nil for a secret that is not bound yet,
 	// and for a secret of a release before bindings.
 	Binding *Binding `json:"binding,omitempty"`
+	// Meant is LastOrder when the settings last changed which account or which members of a value are
+	// the credential: what was known of older versions was about another credential.
+	Meant uint64 `json:"meant,omitempty"`
 	// Settings are those that the cloud does not have; nil means none.
 	Settings *RotationSettings `json:"settings,omitempty"`
 }
