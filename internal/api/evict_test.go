@@ -72,7 +72,7 @@ func TestEvidenceOfATakeover(t *testing.T) {
 		{name: "the process ends after the removal", stopAt: "before storing retired", want: removed},
 		{name: "no answer", fails: 1, want: removed},
 		{name: "set again", resets: 2, want: removed},
-		{name: "set again and again", resets: 100, want: "each time that one was removed", left: true},
+		{name: "set again and again", resets: 100, want: "each time Keyturn removed one", left: true},
 		{name: "not known", kind: target.ForeignUnknown, want: "There is another password.", left: true},
 		{name: "another application's", kind: target.ForeignShared, want: "There is another password.", left: true},
 		{name: "no emergency", trigger: "RotateSecret", want: "There is another password.", left: true},

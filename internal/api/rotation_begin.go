@@ -41,7 +41,7 @@ func emergencyRotation(
 	if err != nil {
 		return nil, err
 	}
-	q.Outlasts = rotation.Remaining(findings)
+	q.Outlasts = rotation.Remaining(findings, "")
 	if !in.DryRun {
 		begun, err = c.begin(ctx, in.SecretName, q, false)
 	}
@@ -80,7 +80,7 @@ func (c *Call) refuseUnsafe(
 		if err != nil {
 			return nil, err
 		}
-		return rotation.Outlasting(k.check.Findings), nil
+		return rotation.Outlasting(k.check.Findings, r.Strategy), nil
 	}
 	if command, _ := continuing(r); command != "" {
 		return nil, notReplaced(s, "its second account is not prepared yet. "+command+" completes that. Then repeat the "+
@@ -124,7 +124,7 @@ func (k *inspection) emergencyFindings(agreed bool) (overridable []target.Findin
 	}
 	reason, ok := rotation.MayBegin(serious, strategy, consents)
 	if ok {
-		return append(overridable, rotation.Outlasting(serious)...), nil
+		return append(overridable, rotation.Outlasting(serious, strategy)...), nil
 	}
 	return nil, notReplaced(k.secret, fault.Named(reason+" keyturn rotation check NAME shows all findings."+agreement,
 		k.secret.Name))

@@ -229,8 +229,8 @@ func windowOf(system target.Target, s target.Strategy) string {
 // its candidate must not be sent. Without an answer it returns the target's error. A candidate that
 // may have reached the target is sent again without a check: what it left there, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
-// An emergency does not wait for what the holder of the leaked credential can bring about: the event
-// says in words what that is, and what the emergency leaves that the holder can use.
+// An emergency does not wait for what the holder of the leaked credential can bring about: the
+// event says in words what that is, and what the emergency leaves that the holder can use.
 func (t *Turn) MayBegin(
 	ctx context.Context, system target.Target, sending rotation.Event,
 ) (rotation.Event, error) {
@@ -244,7 +244,7 @@ func (t *Turn) MayBegin(
 	sending.Checked = true
 	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
 	if t.Record.Trigger == rotation.Emergency {
-		sending.Outlasts = rotation.Remaining(findings)
+		sending.Outlasts = rotation.Remaining(findings, t.Record.Strategy)
 		var list []target.Finding
 		list, findings = rotation.Overridable(findings, strategy, consents)
 		sending.Text = rotation.Overridden(list)
@@ -256,10 +256,11 @@ func (t *Turn) MayBegin(
 	return sending, nil
 }
 
-// Outlasts says in words what the holder of a leaked credential can use once the emergency has ended.
+// Outlasts says in words what the holder of a leaked credential can use once the emergency has
+// ended.
 func (t *Turn) Outlasts(ctx context.Context, system target.Target) (string, error) {
 	findings, err := t.findings(ctx, system)
-	return rotation.Remaining(findings), err
+	return rotation.Remaining(findings, t.Record.Strategy), err
 }
 
 // findings checks the account without a login.

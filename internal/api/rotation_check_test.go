@@ -406,7 +406,8 @@ func TestSentIsSentAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := turn.MayBegin(t.Context(), m, rotation.Event{}); fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
+	_, err = turn.MayBegin(t.Context(), m, rotation.Event{})
+	if fault.KindOf(err) != fault.InUse || turn.Record.Attempt != 1 {
 		t.Errorf("after an attempt that was not sent: %v", err)
 	}
 }
@@ -575,8 +576,8 @@ func TestEmergencyNamesWhatOutlastsIt(t *testing.T) {
 	}
 }
 
-// TestEmergencyTakesOver verifies that an emergency which takes over a rotation that is changing the
-// account, and so is not checked when it is sent, names what outlasts it.
+// TestEmergencyTakesOver verifies that an emergency which takes over a rotation that is changing
+// the account, and so is not checked when it is sent, names what outlasts it.
 func TestEmergencyTakesOver(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
@@ -598,8 +599,8 @@ func TestEmergencyTakesOver(t *testing.T) {
 	}
 }
 
-// TestAccountOfAnotherSecret verifies that a check says that a secret cannot rotate an account which
-// another one rotates, and does not name that one.
+// TestAccountOfAnotherSecret verifies that a check says that a secret cannot rotate an account
+// which another one rotates, and does not name that one.
 func TestAccountOfAnotherSecret(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)

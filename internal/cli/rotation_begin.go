@@ -114,15 +114,19 @@ func (c *rotationEmergency) warn(e *env, client *kms.Client) error {
 		return err
 	}
 	for _, part := range []struct {
-		what     string
-		outlasts bool
+		what string
+		has  func(kms.RotationFinding) bool
 	}{
-		{"These findings would stop a planned rotation. The answer yes overrides them:", false},
-		{"The emergency does not remove these, and the holder of the credential can use them afterwards:", true},
+		{
+			"These findings would stop a planned rotation. The answer yes overrides them:",
+			func(f kms.RotationFinding) bool { return f.Verdict != string(target.Note) },
+		},
+		{
+			"The emergency does not remove these, and the holder of the credential can use them afterwards:",
+			func(f kms.RotationFinding) bool { return f.Outlasts },
+		},
 	} {
-		list := slices.DeleteFunc(slices.Clone(out.Findings), func(f kms.RotationFinding) bool {
-			return f.Outlasts != part.outlasts
-		})
+		list := slices.DeleteFunc(slices.Clone(out.Findings), func(f kms.RotationFinding) bool { return !part.has(f) })
 		if len(list) > 0 {
 			fmt.Fprintln(e.stderr, "\n"+part.what)
 		}

@@ -72,8 +72,8 @@ func TestBrokenAreCountedByEvidence(t *testing.T) {
 }
 
 // TestEmergencyNamesBothCredentials verifies that the question and the end of an emergency name the
-// previous credential, too, where it works in its grace period, also in one that is interrupted; and
-// that the command fails where that credential may still work.
+// previous credential, too, where it works in its grace period, also in one that is interrupted;
+// and that the command fails where that credential may still work.
 func TestEmergencyNamesBothCredentials(t *testing.T) {
 	t.Parallel()
 	const one, both = "The credential in version v2 of db would stop working.",

@@ -190,15 +190,18 @@ func Overridden(list []target.Finding) string {
 	return "in spite of " + strings.Join(codes, ", ") + ": an emergency does not wait for a correction or a consent"
 }
 
-// Outlasting returns what the holder of a leaked credential can use after an emergency.
-func Outlasting(list []target.Finding) []target.Finding {
-	return slices.DeleteFunc(slices.Clone(list), func(f target.Finding) bool { return !f.Outlasts })
+// Outlasting returns what the holder of a leaked credential can use after an emergency with that
+// strategy.
+func Outlasting(list []target.Finding, strategy target.Strategy) []target.Finding {
+	return slices.DeleteFunc(slices.Clone(list), func(f target.Finding) bool {
+		return !f.Outlasts || !appliesTo(f, strategy)
+	})
 }
 
 // Remaining says in sentences what an emergency leaves, see [Outlasting]; empty for nothing.
-func Remaining(list []target.Finding) string {
+func Remaining(list []target.Finding, strategy target.Strategy) string {
 	var texts []string
-	for _, f := range Outlasting(list) {
+	for _, f := range Outlasting(list, strategy) {
 		texts = append(texts, f.Text, f.Fix)
 	}
 	return strings.TrimSpace(strings.Join(texts, " "))

@@ -14,7 +14,7 @@ const (
 	evicting     = taken + ", which is removed before the rotation ends. " + sessionsLeft + "."
 	evicted      = taken + ", which was removed. " + sessionsLeft + "."
 	// The record has evicting, too.
-	again = "The account had another password again each time that one was removed; the service tries again"
+	again = "The account got a new password each time Keyturn removed one; the service tries again"
 )
 
 // Evicts reports whether a password that is not the base's is removed with it: the account of a

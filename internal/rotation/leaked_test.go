@@ -266,7 +266,8 @@ func TestAdoptionEndsBothQuarantines(t *testing.T) {
 	if r.State != rotation.Quarantined || r.Quarantine == nil {
 		t.Fatalf("the emergency is not quarantined itself: %+v", r)
 	}
-	if done := r.Adopted("v3", false, noon, noon); done.Quarantine != nil || done.Interrupted != nil || done.Outlasts != "" {
+	done := r.Adopted("v3", false, noon, noon)
+	if done.Quarantine != nil || done.Interrupted != nil || done.Outlasts != "" {
 		t.Errorf("an adoption that ends everything leaves %+v, %+v, %q", done.Quarantine, done.Interrupted, done.Outlasts)
 	}
 	adopted := r.Adopted("v3", true, noon, noon)

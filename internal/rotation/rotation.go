@@ -191,8 +191,8 @@ type Aftermath struct {
 	Waiting int `json:"waiting,omitempty"`
 	// BaseRetired says that the base was made useless at the target.
 	BaseRetired bool `json:"base_retired,omitempty"`
-	// PreviousDeadAt is when the target rejected the previous credential, or may have given its account
-	// another one; zero if it has not. Only texts use it: they stop advising an undo.
+	// PreviousDeadAt is when the target rejected the previous credential, or its account may have got
+	// another one; zero if neither is known. Only texts use it: they stop advising an undo.
 	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
 	// NoSession is what the target answered when it refused the session of a candidate of two accounts
 	// after the login, which is promoted nevertheless in an emergency; empty for none.
@@ -373,9 +373,9 @@ func (r Record) Begin(q Request, now time.Time) Record {
 	return next.note(now, Begun, string(q.Trigger))
 }
 
-// replaced returns the previous credential of a rotation that has ended for an emergency, or that an
-// emergency leaves; nil where it has none that may work beside the one in use. With two accounts,
-// the emergency gives its account another password.
+// replaced returns the previous credential of a rotation that has ended for an emergency, or that
+// an emergency leaves; nil where it has none that may work beside the one in use. With two
+// accounts, the emergency gives its account another password.
 func (r Record) replaced() *Earlier {
 	switch {
 	case r.canLeave() && r.Interrupted != nil:

@@ -199,8 +199,8 @@ func TestAttachDetach(t *testing.T) {
 	attached.Rotation.Last, attached.Rotation.Next = then, later
 	attached.Rotation.Enabled, attached.Rotation.Broken, attached.Rotation.Hold = true, true, true
 	got, err := attached.Detach(later)
-	if err != nil || got.IsRotated() || got.Rotation != (RotationPolicy{Last: then, Meant: 3}) || got.Stages[Pending] != "" ||
-		got.Stages[Current] != "v2" {
+	if err != nil || got.IsRotated() || got.Rotation != (RotationPolicy{Last: then, Meant: 3}) ||
+		got.Stages[Pending] != "" || got.Stages[Current] != "v2" {
 		t.Errorf("detached: %+v, labels %v, %v", got.Rotation, got.Stages, err)
 	}
 	if attached.Stages[Pending] != "v3" {

@@ -343,8 +343,8 @@ var rotationMutations = []mutation{
 	{
 		name: "an emergency whose retirement was cancelled is said to have succeeded",
 		file: "internal/cli/rotation_status.go",
-		old:  "return true, r.PreviousRetired, text",
-		new:  "return true, true, text",
+		old:  "return true, r.PreviousRetired && (r.EarlierVersionID",
+		new:  "return true, true || (r.EarlierVersionID",
 		pkg:  "internal/cli",
 		test: "TestEndOfAnEmergency",
 	},
