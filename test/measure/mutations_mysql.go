@@ -11,6 +11,14 @@ var mysqlMutations = []mutation{
 		test: "TestMariaDB",
 	},
 	{
+		name: "an emergency replaces the password of another application that has both names at a host",
+		file: "internal/target/mysql/check_double.go",
+		old:  "if len(beside) > 0 {",
+		new:  "if len(beside) > 1000 {",
+		pkg:  "internal/target/mysql",
+		test: "TestMariaDB",
+	},
+	{
 		name: "a rotation changes a MySQL account of another application",
 		file: "internal/target/mysql/accounts.go",
 		old:  "return accept, nil",

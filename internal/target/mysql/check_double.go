@@ -58,22 +58,25 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 			further = append(further, a)
 		}
 	}
-	choosing := "keyturn target update TARGET --set " + accountHost(members)
+	const update = "keyturn target update TARGET --set "
+	choosing := update + accountHost(members)
+	ofOthers := c.findings(other(names))
 	if len(beside) > 0 {
-		// The holder of the credential in use may have set that password, and must not stop an emergency.
-		c.ask(otherHosts, other(names), whoAll(c.request.Partner, beside)+" gets the new password, too. It may be another "+
-			"application's, because "+shownName(c.request.Current.Account)+" has another password than the one in use at that "+
-			"host.", choosing+" leaves it out.", target.Double)
+		// The holder of the credential in use may have set that password, and so delay an emergency until
+		// an operator has named the hosts. Without that, it could replace the password of a stranger.
+		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, beside)+" gets the new password, too, and may be another "+
+			"application's: "+shownName(c.request.Current.Account)+" has another password than the one in use at that host.",
+			choosing+" leaves it out; "+update+accountHost(members, beside)+" takes it in.", target.Double)
 	}
-	switch {
-	case len(further) > 0:
-		// No ordinary account can make this so: to create an account takes a privilege.
-		f := c.findings(other(names))
-		f.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be another "+
+	if len(further) > 0 {
+		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be another "+
 			"application's: "+shownName(c.request.Current.Account)+" has no account at that host.",
 			choosing+" leaves it out. Or create both at the same hosts.",
 			target.Double)
-		c.found = append(c.found, f.List...)
+	}
+	c.found = append(c.found, ofOthers.List...)
+	switch {
+	case len(further) > 0:
 	case len(beside) == 0 && !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }):
 		c.ask(otherHosts, other(names), names+" exist at different hosts: "+whoAll(c.request.Current.Account, members)+"; "+
 			whoAll(c.request.Partner, partners)+". An application may be refused after a rotation.",
