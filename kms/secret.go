@@ -235,7 +235,9 @@ func (c *Client) CreateSecret(ctx context.Context, in *CreateSecretRequest) (*Cr
 	return call[CreateSecretResponse](ctx, c, "CreateSecret", in)
 }
 
-// DeleteSecret schedules the deletion of a secret, or deletes it at once.
+// DeleteSecret schedules the deletion of a secret, or deletes it at once. It fails with
+// Rejected.ResourceInUse for a secret that a target uses: its administrator's, or a client
+// certificate of logins.
 func (c *Client) DeleteSecret(ctx context.Context, in *DeleteSecretRequest) (*DeleteSecretResponse, error) {
 	return call[DeleteSecretResponse](ctx, c, "DeleteSecret", in)
 }

@@ -64,13 +64,14 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 	if len(beside) > 0 {
 		// The holder of the credential in use may have set that password, and so delay an emergency until
 		// an operator has named the hosts. Without that, it could replace the password of a stranger.
-		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, beside)+" gets the new password, too, and may be another "+
-			"application's: "+shownName(c.request.Current.Account)+" has another password than the one in use at that host.",
+		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, beside)+" gets the new password, too, and may be "+
+			"another application's: "+shownName(c.request.Current.Account)+" has another password than the one in use at that "+
+			"host.",
 			choosing+" leaves it out; "+update+accountHost(members, beside)+" takes it in.", target.Double)
 	}
 	if len(further) > 0 {
-		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be another "+
-			"application's: "+shownName(c.request.Current.Account)+" has no account at that host.",
+		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be "+
+			"another application's: "+shownName(c.request.Current.Account)+" has no account at that host.",
 			choosing+" leaves it out. Or create both at the same hosts.",
 			target.Double)
 	}

@@ -447,8 +447,9 @@ func testTLS(t *testing.T, c *cluster, reader, _ target.Credential) {
 }
 
 func testCheckSQL(t *testing.T, c *cluster, reader, _ target.Credential) {
-	c.exec(t, "CREATE TABLE checked (n int); GRANT SELECT, INSERT ON checked TO PUBLIC; CREATE TABLE hidden (n int)")
 	who := c.account(t)
+	c.exec(t, "CREATE TABLE checked (n int); GRANT SELECT, INSERT ON checked TO "+id(who.Account)+
+		"; CREATE TABLE hidden (n int)") // not TO PUBLIC: the checks of other accounts would read it
 	for check, code := range map[string]string{
 		"SELECT count(*) FROM checked":                       "",
 		"SELECT * FROM hidden":                               "42501",
