@@ -194,7 +194,7 @@ func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven:
 		r.Lag, r.CopiesAt, r.NoSession = e.Lag, time.Time{}, ""
-		if e.Kind == Proven && r.Strategy == target.Double {
+		if e.Kind == Proven && r.Trigger == Emergency {
 			r.NoSession = strings.TrimSuffix(e.Text, ".")
 		}
 		return r.verified(now), true

@@ -327,22 +327,24 @@ func TestOutlasts(t *testing.T) {
 	}
 }
 
-// TestRefusedSession verifies that the record of an emergency with two accounts says until the next
-// rotation that the target refused the session of the new credential, and only then.
+// TestRefusedSession verifies that the record of an emergency says until the next rotation that the
+// target refused the session of the new credential, and only then.
 func TestRefusedSession(t *testing.T) {
 	t.Parallel()
 	const text = "too many connections for role \"b\""
-	applied := rotation.Record{
-		State: rotation.Applied, Mode: rotation.Rotate, Trigger: rotation.Emergency, Strategy: target.Double,
-		Base: "v1", Candidate: "v2",
-	}
-	for _, proof := range []rotation.Event{
-		{Kind: rotation.Proven, Text: text},
-		{Kind: rotation.LoggedIn},
-	} {
-		r := after(t, applied, proof, rotation.Event{Kind: rotation.Promoted}, rotation.Event{Kind: rotation.Retired})
-		if said := strings.Contains(r.Why(), text+". Applications"); said != (proof.Kind == rotation.Proven) {
-			t.Errorf("after %s the reason is %q", proof.Kind, r.Why())
+	for _, strategy := range []target.Strategy{target.Overlap, target.Double} {
+		applied := rotation.Record{
+			State: rotation.Applied, Mode: rotation.Rotate, Trigger: rotation.Emergency, Strategy: strategy,
+			Base: "v1", Candidate: "v2",
+		}
+		for _, proof := range []rotation.Event{
+			{Kind: rotation.Proven, Text: text},
+			{Kind: rotation.LoggedIn},
+		} {
+			r := after(t, applied, proof, rotation.Event{Kind: rotation.Promoted}, rotation.Event{Kind: rotation.Retired})
+			if said := strings.Contains(r.Why(), text+". Applications"); said != (proof.Kind == rotation.Proven) {
+				t.Errorf("%s: after %s the reason is %q", strategy, proof.Kind, r.Why())
+			}
 		}
 	}
 }
@@ -433,5 +435,22 @@ func TestEarlierCredential(t *testing.T) {
 		if next := r.Begin(rotation.Request{ID: "v10", Mode: rotation.Rotate}, noon); next.Earlier != nil {
 			t.Errorf("%s: the next rotation has %+v", name, next.Earlier)
 		}
+	}
+}
+
+// TestAbandonedEmergency verifies that the advice after an emergency that has replaced nothing is
+// to repeat it: an ordinary rotation would give the leaked credential a grace period.
+func TestAbandonedEmergency(t *testing.T) {
+	t.Parallel()
+	r := rotation.Record{
+		State:   rotation.Abandoned,
+		Mode:    rotation.Rotate,
+		Trigger: rotation.Emergency,
+		Secret:  "s",
+		Reason:  "No.",
+	}
+	if advice := r.Advice(); !strings.Contains(advice, "keyturn rotation emergency s") ||
+		strings.Contains(advice, "rotation rotate") {
+		t.Errorf("the advice is %q", advice)
 	}
 }

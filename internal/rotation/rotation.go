@@ -194,8 +194,8 @@ type Aftermath struct {
 	// PreviousDeadAt is when the target rejected the previous credential, or its account may have got
 	// another one; zero if neither is known. Only texts use it: they stop advising an undo.
 	PreviousDeadAt time.Time `json:"previous_dead_at,omitzero"`
-	// NoSession is what the target answered when it refused the session of a candidate of two accounts
-	// after the login, which is promoted nevertheless in an emergency; empty for none.
+	// NoSession is what the target answered when it refused the session of a candidate after the
+	// login, which an emergency promotes nevertheless; empty for none.
 	NoSession string `json:"no_session,omitempty"`
 	// Foreign says in sentences which password that Keyturn did not set the account of the previous
 	// credential has, or had.
@@ -596,6 +596,9 @@ func (r Record) Advice() string {
 			"reached and its administrator can log in (" + fault.Command("target test", cmp.Or(r.Target, "TARGET")) +
 			"), that the administrator may change the account, and that applications can log in. " +
 			fault.Command("rotation repair", r.Secret, "--probe") + " asks the target again now. " + r.State.WayOut(r.Secret)
+	case r.State == Abandoned && r.Trigger == Emergency && r.Reason != cancelled:
+		return "The leaked credential was not replaced. Fix what the reason names, and then repeat " +
+			fault.Command("rotation emergency", r.Secret) + "."
 	case r.State == Abandoned && r.Mode == Rotate && r.Reason != cancelled:
 		return "Nothing has changed at the target. Fix what the reason names. An automatic rotation is retried; " +
 			fault.Command("rotation rotate", r.Secret) + " tries at once."

@@ -311,7 +311,7 @@ var rotationMutations = []mutation{
 	{
 		name: "an emergency whose session was refused does not say so",
 		file: "internal/rotation/attempt.go",
-		old:  "if e.Kind == Proven && r.Strategy == target.Double {",
+		old:  "if e.Kind == Proven && r.Trigger == Emergency {",
 		new:  "if false {",
 		pkg:  "internal/rotation",
 		test: "TestRefusedSession",
