@@ -58,8 +58,7 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 			further = append(further, a)
 		}
 	}
-	const update = "keyturn target update TARGET --set "
-	choosing := update + accountHost(members)
+	choosing := "keyturn target update TARGET --set " + accountHost(members)
 	ofOthers := c.findings(other(names))
 	if len(beside) > 0 {
 		// The holder of the credential in use may have set that password, and so delay an emergency until
@@ -67,7 +66,8 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, beside)+" gets the new password, too, and may be "+
 			"another application's: "+shownName(c.request.Current.Account)+" has another password than the one in use at that "+
 			"host.",
-			choosing+" leaves it out; "+update+accountHost(members, beside)+" takes it in.", target.Double)
+			choosing+" leaves it out. keyturn target update TARGET --set "+accountHost(members, beside)+" takes it in.",
+			target.Double)
 	}
 	if len(further) > 0 {
 		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be "+
