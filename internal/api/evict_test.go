@@ -148,6 +148,12 @@ func TestEvidenceOfATakeover(t *testing.T) {
 			}
 			out := w.must(t, "DescribeRotation", "SecretName", "double").(*kms.DescribeRotationResponse)
 			endless := tt.resets > 0
+			m.mu.Lock()
+			checked := m.asked.Current.Account
+			m.mu.Unlock()
+			if tt.trigger == "EmergencyRotation" && checked != "one" {
+				t.Errorf("what outlasts the emergency was read of %q", checked)
+			}
 			if (out.State == kms.RotationDone) == endless || !strings.Contains(out.Reason, tt.want) ||
 				strings.Contains(out.Reason, removed) != (tt.want == removed) {
 				t.Errorf("%s: %q, want %q", out.State, out.Reason, tt.want)

@@ -237,7 +237,11 @@ func (t *Turn) MayBegin(
 	if t.Record.Mode == rotation.Reapply || t.Record.MayHaveArrived() {
 		return sending, nil
 	}
-	findings, err := t.findings(ctx, system)
+	request, err := t.checkRequest(system)
+	if err != nil {
+		return sending, err
+	}
+	findings, err := t.findings(ctx, system, request)
 	if err != nil {
 		return sending, err
 	}
@@ -257,18 +261,25 @@ func (t *Turn) MayBegin(
 }
 
 // Outlasts says in words what the holder of a leaked credential can use once the emergency has
-// ended.
+// ended. With two accounts, the leaked one is no longer the one in use.
 func (t *Turn) Outlasts(ctx context.Context, system target.Target) (string, error) {
-	findings, err := t.findings(ctx, system)
+	request, err := t.checkRequest(system)
+	if err == nil && t.Record.Strategy == target.Double {
+		var change target.Change
+		change, err = t.Change()
+		request.Current, request.Partner = change.Old, change.New.Account
+	}
+	if err != nil {
+		return "", err
+	}
+	findings, err := t.findings(ctx, system, request)
 	return rotation.Remaining(findings, t.Record.Strategy), err
 }
 
-// findings checks the account without a login.
-func (t *Turn) findings(ctx context.Context, system target.Target) ([]target.Finding, error) {
-	request, err := t.checkRequest(system)
-	if err != nil {
-		return nil, err
-	}
+// findings checks an account without a login.
+func (t *Turn) findings(
+	ctx context.Context, system target.Target, request target.CheckRequest,
+) ([]target.Finding, error) {
 	findings, err := target.CheckAccount(ctx, system, request)
 	for i, f := range findings {
 		findings[i] = f.Targeted(t.Secret.TargetName())

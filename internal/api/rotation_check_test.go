@@ -594,8 +594,8 @@ func TestEmergencyTakesOver(t *testing.T) {
 		t.Errorf("a dry run lists %+v", dry.Findings)
 	}
 	w.must(t, "EmergencyRotation", request...)
-	if r := w.record(t, "db"); r.Trigger != rotation.Emergency || !strings.Contains(r.Why(), "A job. DROP 1;") {
-		t.Errorf("%s, the reason is %q", r.Trigger, r.Why())
+	if r := w.record(t, "db"); r.Trigger != rotation.Emergency || r.Outlasts != "A job. DROP 1;" {
+		t.Errorf("%s, %q outlasts it", r.Trigger, r.Outlasts)
 	}
 }
 

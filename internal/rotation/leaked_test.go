@@ -429,8 +429,10 @@ func TestEarlierCredential(t *testing.T) {
 		if want := (rotation.Earlier{Version: "v1", Retired: tt.retired}); r.Earlier == nil || *r.Earlier != want {
 			t.Errorf("%s: the earlier credential is %+v, want %+v", name, r.Earlier, want)
 		}
-		if said := strings.Contains(r.Why(), "version v1"); said == tt.retired {
-			t.Errorf("%s: the reason is %q", name, r.Why())
+		done := r
+		done.State = rotation.Done
+		if said := strings.Contains(done.Why(), "version v1"); said == tt.retired || r.Why() != "" {
+			t.Errorf("%s: the reason is %q at the beginning, and %q at the end", name, r.Why(), done.Why())
 		}
 		if next := r.Begin(rotation.Request{ID: "v10", Mode: rotation.Rotate}, noon); next.Earlier != nil {
 			t.Errorf("%s: the next rotation has %+v", name, next.Earlier)

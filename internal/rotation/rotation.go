@@ -517,7 +517,7 @@ func (r Record) Restored(now time.Time) Record {
 // Why returns in words why the rotation is where it is, when something is wrong; of one that has
 // ended also why the credential in use could not be checked. A session that was refused, a password
 // that Keyturn did not set, an earlier credential that may still work, and what outlasts an
-// emergency, come after that.
+// emergency, come after that; the last two once it has ended.
 func (r Record) Why() string {
 	why := r.Reason
 	if why == "" && r.Probeable() && r.Health.Text != "" && r.Health.Text != waitsForLogin {
@@ -528,12 +528,14 @@ func (r Record) Why() string {
 		session = "After the login with the new credential the target refused the session: " + r.NoSession +
 			". Applications may get the same answer: correct what it names"
 	}
-	earlier := ""
-	if r.Earlier != nil && !r.Earlier.Retired {
+	earlier, outlasts := "", r.Outlasts
+	if r.GoesOn() { // nothing is wrong with the rotation
+		outlasts = ""
+	} else if r.Earlier != nil && !r.Earlier.Retired {
 		earlier = "The target may still accept the credential of version " + r.Earlier.Version +
 			", because its retirement was cancelled before this emergency: remove it at the target"
 	}
-	return strings.TrimSpace(sentences(why, session, r.Foreign, earlier) + " " + r.Outlasts)
+	return strings.TrimSpace(sentences(why, session, r.Foreign, earlier) + " " + outlasts)
 }
 
 // sentences joins texts that are not empty; each ends with a period then.
