@@ -90,7 +90,25 @@ func (c *Call) refuseUnsafe(
 	if err != nil {
 		return nil, err
 	}
+	k.deniedBefore()
 	return k.emergencyFindings(agreed)
+}
+
+// deniedBefore adds what the last check has found of a login that the target does not let happen.
+// An emergency makes none before it sends; with one credential at a time, the new one could not be
+// proven afterwards, and the one before may not be restored.
+func (k *inspection) deniedBefore() {
+	last := k.record.Check
+	if last == nil || k.method.strategy != target.Single {
+		return
+	}
+	for _, f := range last.For(k.check.Version, k.At).Findings {
+		if f.Code == rotation.CodeLoginDenied {
+			f.Text += fmt.Sprintf(" That was so at %s; %s tries it again.", last.At.UTC().Format(time.RFC3339),
+				fault.Command("rotation check", k.secret.Name))
+			k.add(f)
+		}
+	}
 }
 
 // forEmergency returns the records by which a check judges an emergency. ok is false where none

@@ -496,6 +496,26 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 	w.must(t, "EmergencyRotation", emergency...) // repeated: the target is not asked
 }
 
+// TestEmergencyNeedsALogin verifies that an emergency with one credential at a time is refused
+// where the last check was not let in: the new credential could not be proven, either.
+func TestEmergencyNeedsALogin(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	emergency := []string{"SecretName", "db", "VersionId", "e1", "AgreeToFindings", "true"}
+	denied := func(version string) {
+		w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
+			s.Rotation.Settings = &secret.RotationSettings{Strategy: target.Single}
+			r.Check = &rotation.Check{At: w.now, Version: version, Findings: []target.Finding{{
+				Code: rotation.CodeLoginDenied, Verdict: target.Impossible, Account: "app", Text: "No certificate.",
+			}}}
+		})
+	}
+	denied("v1")
+	w.refused(t, "Rejected.ResourceInUse", "No certificate. That was so at ", "EmergencyRotation", emergency...)
+	denied("another")
+	w.must(t, "EmergencyRotation", emergency...)
+}
+
 // TestEmergencyAgrees verifies that a request can agree to what needs a consent, that the engine
 // then sends the candidate whatever consent is missing, and that nothing agrees to what is
 // impossible.

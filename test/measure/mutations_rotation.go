@@ -285,6 +285,14 @@ var rotationMutations = []mutation{
 		test: "TestAdoptionEndsBothQuarantines",
 	},
 	{
+		name: "an emergency with one credential begins although no login can prove the new one",
+		file: "internal/api/rotation_begin.go",
+		old:  "if last == nil || k.method.strategy != target.Single {",
+		new:  "if last == nil || true {",
+		pkg:  "internal/api",
+		test: "TestEmergencyNeedsALogin",
+	},
+	{
 		name: "a resumed rotation forgets what it knew of its previous credential",
 		file: "internal/rotation/interrupted.go",
 		old:  "r.ID, r.Aftermath = cmp.Or(q.ID, r.ID), q.Aftermath",
