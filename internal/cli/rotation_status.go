@@ -188,8 +188,8 @@ func addSettings(add func(name, value string), r *kms.DescribeRotationResponse) 
 	}
 }
 
-// checkedAt says when the last check was made, and whether the last rotation may have changed since
-// what it has found.
+// checkedAt returns the time of the last check. It adds that the check is older than the end of the
+// last rotation, which may have changed its findings.
 func checkedAt(r *kms.DescribeRotationResponse) string {
 	before := ""
 	switch {

@@ -112,7 +112,7 @@ func TestDeleteAsksWhereApplicationsRead(t *testing.T) {
 	for _, tt := range []struct {
 		rotation, consumers string
 		args                []string
-		asks                string // what stands before the question
+		asks                string // printed before the question
 	}{
 		{"", "", nil, ""},
 		{rotated, "", nil, "The account stays."},

@@ -37,8 +37,8 @@ type Event struct {
 	BaseRetired bool
 	// Answered says, for a step that is tried again, that a system of the target's kind has answered.
 	Answered bool
-	// Checked says, for Sending and Retired, that the account was checked just before, and Outlasts
-	// what the holder of a leaked credential can use after this emergency.
+	// Checked reports, for Sending and Retired, that the account was checked just before. Outlasts is
+	// the result, as [Aftermath] has it.
 	Checked  bool
 	Outlasts string
 	// Hold is how long reads may be blocked, for Sending; zero means not at all.

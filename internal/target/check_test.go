@@ -57,7 +57,7 @@ func TestFixIsNotCut(t *testing.T) {
 	for i := range 30 {
 		statements = append(statements, "DROP `"+strings.Repeat("ä", 60)+strconv.Itoa(i)+"`;")
 	}
-	secret := sensitive.New("ääää") // what takes its place is longer
+	secret := sensitive.New("ääää") // its replacement is longer
 	shown, left := WholeStatements(statements, " ", "Run:", secret)
 	if left == 0 || left == len(statements) || shown != strings.Join(statements[:len(statements)-left], " ") {
 		t.Errorf("%d statements are left out of %q", left, shown)

@@ -98,7 +98,9 @@ func (b *postgresScene) policies(in func(...string)) {
 
 // readsSession notes pieces of work that are other ones with another login.
 func (b *postgresScene) readsSession(work ...string) {
-	b.changes["session-user"] = append(b.changes["session-user"], work...)
+	for _, consent := range []string{"session-user", "database-unread"} { // an unread database may have the same
+		b.changes[consent] = append(b.changes[consent], work...)
+	}
 }
 
 // grants lends what belongs to another role.

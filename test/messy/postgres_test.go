@@ -191,7 +191,7 @@ func (pg *postgres) build(t *testing.T, p *product, s *scene, r *rand.Rand) {
 		"form-changes":    {"way of logging in"},
 		"unequal-logins":  {"settings"}, // the operator overlooks one that a plan does not show
 		"session-user":    nil,
-		"database-unread": nil, // no database of a scene is kept from its administrator for good
+		"database-unread": nil, // work that reads session_user is added by readsSession
 	}
 	b.objects()
 	b.options()

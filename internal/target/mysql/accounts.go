@@ -29,7 +29,7 @@ type edit struct {
 	clauses []string
 }
 
-// who quotes the name of an account for a statement that an administrator's session runs. For a
+// who returns an account as a statement names it, for the session of an administrator. For a
 // statement that is shown to an operator, use [shown].
 func who(name, host string) string { return quote(name) + "@" + quote(host) }
 

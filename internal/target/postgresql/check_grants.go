@@ -28,7 +28,7 @@ type grant struct {
 	n          int // how many such grants there are, of which some are read
 }
 
-// what describes the object of the grant in words.
+// what returns the object of the grant in words.
 func (g grant) what() string {
 	if g.prefix != "" {
 		return "future " + strings.ToLower(g.object)

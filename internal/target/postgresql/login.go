@@ -115,9 +115,10 @@ func (t *pg) roleAdvice(conn *pgx.Conn, account string, failed *target.Error) st
 
 // storedAsMD5 returns the error of a login that the server has rejected although the password is
 // right: it is stored as MD5, and the server asks for SCRAM. It returns nil for any other answer,
-// where the administrator may not read verifiers, and for a replica or a pooler, which do not show
-// what the administrator's server has. If the next password is stored for SCRAM, the rotation is
-// the remedy, and the verifier the proof that it needs.
+// where the administrator may not read verifiers, and for a replica or a pooler: their answer need
+// not be about the verifier at the administrator's server. If the next password is stored for
+// SCRAM, a rotation corrects this, and the verifier proves the present password in place of a
+// login.
 func (t *pg) storedAsMD5(ctx context.Context, attempt, address string, c target.Credential, err error) error {
 	answer, answered := errors.AsType[*pgconn.PgError](err)
 	_, scram := errors.AsType[*scramError](err)
