@@ -613,6 +613,10 @@ func TestEmergencyTakesOver(t *testing.T) {
 	if len(dry.Findings) != 1 || dry.Findings[0].Code != "jobs" || !dry.Findings[0].Outlasts {
 		t.Errorf("a dry run lists %+v", dry.Findings)
 	}
+	w.must(t, "PutSecretValue", "SecretName", "pg-admin", "SecretData", "{}", "VersionId", "unusable")
+	w.must(t, "EmergencyRotation", append(request, "DryRun", "true")...)
+	w.must(t, "PutSecretValue", "SecretName", "pg-admin", "SecretData",
+		`{"AccountName":"rotator","AccountPassword":"p"}`, "VersionId", "usable")
 	w.must(t, "EmergencyRotation", request...)
 	if r := w.record(t, "db"); r.Trigger != rotation.Emergency || r.Outlasts != "A job. DROP 1;" {
 		t.Errorf("%s, %q outlasts it", r.Trigger, r.Outlasts)
