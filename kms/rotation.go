@@ -215,7 +215,8 @@ type DescribeRotationResponse struct {
 	EmergencyPossible bool `kms:"EmergencyPossible,omitempty"`
 	// PreviousRetired says that the rotation has made the previous credential useless.
 	PreviousRetired bool `kms:"PreviousRetired,omitempty"`
-	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo.
+	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo, or
+	// when an emergency gave its account another one.
 	PreviousDeadTime time.Time `kms:"PreviousDeadTime,omitempty"`
 	// EarlierVersionID is the previous credential of the rotation whose end this emergency has waited
 	// for, and EarlierRetired reports that it is useless, too.

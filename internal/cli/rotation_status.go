@@ -151,7 +151,7 @@ func addPrevious(add func(name, value string), r *kms.DescribeRotationResponse) 
 	switch {
 	case !inGrace(r) && !undoable(r):
 	case !r.PreviousDeadTime.IsZero():
-		add("previous", "rejected by the target at "+when(r.PreviousDeadTime))
+		add("previous", "not accepted by the target since "+when(r.PreviousDeadTime))
 	case undoable(r):
 		until := "now; a repair ends that"
 		if !r.GraceUntil.IsZero() {
