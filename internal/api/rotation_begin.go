@@ -198,6 +198,9 @@ func (c *Call) begin(
 		}
 		out := &kms.RotateSecretResponse{ARN: s.ARN(c.Region), SecretName: s.Name, VersionID: q.ID}
 		if repeated, err := isRepeated(s, before, q.ID); repeated || err != nil {
+			if slices.Contains(before.TakenOverBy, q.ID) {
+				out.VersionID = before.ID
+			}
 			return out, err
 		}
 		if err := c.mayRotate(tx, s, before, q); err != nil {
@@ -231,6 +234,8 @@ func (c *Call) begin(
 // version of the secret is refused.
 func isRepeated(s secret.Secret, r rotation.Record, id string) (bool, error) {
 	switch v, made := s.Versions[id]; {
+	case slices.Contains(r.TakenOverBy, id):
+		return true, nil
 	case r.ID == id, r.GivenUp == id, made && v.MadeByRotation:
 		return true, nil
 	case made:

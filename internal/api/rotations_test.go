@@ -463,7 +463,31 @@ func TestEmergencies(t *testing.T) {
 		if tt.state == rotation.InGrace && !r.NextAt.IsZero() {
 			t.Errorf("in grace: goes on at %v, want now", r.NextAt)
 		}
-		w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) { r.Then = nil })
+		w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) { r.Then, r.TakenOverBy = nil, nil })
+	}
+}
+
+// TestTakeoverIsRepeatable verifies that an emergency that has taken over a rotation answers the same
+// when it is asked for again, while the rotation is under way and after its end, and begins nothing.
+func TestTakeoverIsRepeatable(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.inState(t, "double", rotation.Applied)
+	for range 2 {
+		w.must(t, "EmergencyRotation", "SecretName", "double", "VersionId", "other")
+	}
+	for _, state := range []rotation.State{rotation.Applied, rotation.Verified, rotation.Done, rotation.Quarantined} {
+		w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) { r.State = state })
+		before := w.record(t, "double")
+		for _, id := range []string{"e", "other", "e"} {
+			out := w.must(t, "EmergencyRotation", "SecretName", "double", "VersionId", id).(*kms.EmergencyRotationResponse)
+			if out.VersionID != "v2" {
+				t.Errorf("in %s: %s is answered with %q", state, id, out.VersionID)
+			}
+			if r := w.record(t, "double"); r.Seq > before.Seq+1 || r.ID != "v2" {
+				t.Errorf("in %s: %s has begun rotation %s", state, id, r.ID)
+			}
+		}
 	}
 }
 

@@ -60,6 +60,7 @@ var outlives = map[string]bool{
 	"Quarantine":    false,
 	"Aftermath":     false,
 	"GivenUp":       false,
+	"TakenOverBy":   false,
 	"Retired":       true,
 	"Preparing":     true,
 	"Then":          false,

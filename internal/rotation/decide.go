@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"slices"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -361,6 +362,9 @@ func (r Record) TakesEmergency(now time.Time) bool {
 // the repair has failed.
 func (r Record) leaves() bool { return r.Then != nil && r.canLeave() }
 
+// mostTakeovers bounds [Record.TakenOverBy].
+const mostTakeovers = 16
+
 // Ask returns the record after a rotation was asked for. It begins, or waits for the end of the one
 // before; an emergency takes the grace of a rotation that replaces the credential already. ok is
 // false when it is refused.
@@ -381,6 +385,8 @@ func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
 		return r, true
 	}
 	r = r.Urgent(q.Outlasts)
+	r.TakenOverBy = append(slices.Clone(r.TakenOverBy), q.ID)
+	r.TakenOverBy = r.TakenOverBy[max(0, len(r.TakenOverBy)-mostTakeovers):]
 	if r.State.Step() == Prepare {
 		r.NextAt = time.Time{} // neither its turn nor a back-off is waited for
 	}

@@ -158,6 +158,9 @@ type Record struct {
 	// GivenUp is the ID of the emergency that has replaced nothing and was given up in this
 	// quarantine; empty for none.
 	GivenUp string `json:"ended,omitempty"`
+	// TakenOverBy has the IDs of the last emergencies that have taken over the rotation: a repeated
+	// request of one begins no other.
+	TakenOverBy []string `json:"taken_over_by,omitempty"`
 	// Then is an emergency rotation that waits for the end of this one.
 	Then *Request `json:"then,omitempty"`
 
