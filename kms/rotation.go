@@ -382,6 +382,8 @@ type ListedRotation struct {
 	PromoteTime      time.Time       `kms:"PromoteTime,omitempty"`
 	NextAttemptTime  time.Time       `kms:"NextAttemptTime,omitempty"`
 	NextRotationDate time.Time       `kms:"NextRotationDate,omitempty"`
+	// PlannedDeleteTime is when the secret is deleted; until then, it is not rotated.
+	PlannedDeleteTime time.Time `kms:"PlannedDeleteTime,omitempty"`
 	// CredentialState to ProbeSkippedCode are as in [DescribeRotationResponse].
 	CredentialState  string    `kms:"CredentialState"`
 	ProbeTime        time.Time `kms:"ProbeTime,omitempty"`
@@ -464,6 +466,7 @@ const (
 	SkippedChanging    = "changing"
 	SkippedQuarantined = "quarantined"
 	SkippedNotBound    = "not-bound"
+	SkippedTaken       = "account-of-another-secret"
 	SkippedThrottled   = "throttled"
 )
 
@@ -484,6 +487,7 @@ var ProbeSkips = []ProbeSkip{
 	{SkippedChanging, "a rotation is changing it, or is about to", false},
 	{SkippedQuarantined, "its rotation is quarantined", true},
 	{SkippedNotBound, "its target is not registered, or the secret is not bound to it", true},
+	{SkippedTaken, "another secret rotates its account", true},
 	{SkippedThrottled, "too many probes of it were asked for a moment ago", true},
 }
 

@@ -288,6 +288,7 @@ func TestTargetDecisions(t *testing.T) {
 			name: "managed secret, secrets and the account",
 			user: []string{allow("kms:CreateSecret", "acs:kms:*:*:secret"), allow("kms:RotateAccount", app)},
 			do:   createRds("$D.db"),
+			want: kms.CodeResourceExist, // the rights are enough, and $D/rds holds the account
 		},
 		{
 			name: "managed secret, another account",

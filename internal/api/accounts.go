@@ -105,6 +105,9 @@ func prepareTargetAccounts(
 	if in.Undo {
 		return p.out, p.undo(ctx, plan)
 	}
+	if err := p.othersRotate(); err != nil {
+		return nil, err
+	}
 	return p.out, p.apply(ctx, plan)
 }
 
@@ -136,7 +139,7 @@ func (p *preparation) mayUndo() error {
 		return nil
 	}
 	clone := p.in.CloneAccountName
-	name, err := rotating(p.Snapshot, p.Account(), p.target, clone, p.At)
+	_, name, err := p.taken(p.Snapshot, secret.Secret{Account: p.Account()}, p.target, []string{clone})
 	if err != nil || name == "" {
 		return err
 	}
@@ -189,7 +192,7 @@ func (p *preparation) mayClaim(plan target.Plan) error {
 		return nil
 	}
 	for _, account := range []string{p.in.AccountName, p.in.CloneAccountName} {
-		name, err := rotating(p.Snapshot, p.Account(), p.target, account, p.At)
+		_, name, err := p.taken(p.Snapshot, secret.Secret{Account: p.Account()}, p.target, []string{account})
 		if err != nil {
 			return err
 		}
@@ -211,6 +214,16 @@ func (p *preparation) mayClaim(plan target.Plan) error {
 		return nil
 	}
 	return nil
+}
+
+// othersRotate refuses accounts that another secret rotates, before one of them logs in.
+func (p *preparation) othersRotate() error {
+	own := secret.Secret{Account: p.Account(), Name: p.in.SecretName}
+	account, other, err := p.taken(p.Snapshot, own, p.target, []string{p.in.AccountName, p.in.CloneAccountName})
+	if err != nil || other == "" {
+		return err
+	}
+	return p.claimed(p.target, account, other)
 }
 
 // undo removes the clone.

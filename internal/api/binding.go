@@ -2,7 +2,6 @@ package api
 
 import (
 	"slices"
-	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -88,8 +87,8 @@ func (e *Env) asBound(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
 }
 
 // bind ties a secret to its target as it is registered now, and to the accounts that the caller was
-// judged for. A secret whose target is not registered stays as it is. changed reports whether the
-// secret has to be stored.
+// judged for. It claims them, and refuses one that another secret rotates. A secret whose target is
+// not registered stays as it is. changed reports whether the secret has to be stored.
 func (c *Call) bind(tx *store.Tx, s secret.Secret) (bound secret.Secret, changed bool, err error) {
 	now, err := c.asBound(tx, s)
 	if err != nil {
@@ -122,6 +121,9 @@ func (c *Call) bindTo(tx *store.Tx, s secret.Secret, ch changes) (bound secret.S
 			return s, false, err
 		}
 		if err := c.allows(tx, t, s.Name, ch.names); err != nil {
+			return s, false, err
+		}
+		if err := c.claimAccounts(tx, s, t, ch.names...); err != nil {
 			return s, false, err
 		}
 	}
@@ -223,8 +225,8 @@ func (c *Call) redirected(tx *store.Tx, t store.Target) ([]string, error) {
 }
 
 // claimAccounts makes a secret the one that rotates these accounts, under any spelling that the
-// target takes for one of them. The claim of a secret that was
-// deleted, or is no longer bound to the target, counts for nothing.
+// target takes for one of them. The claim of a secret that was deleted, or is no longer bound to
+// the target and the account, counts for nothing: the name may be another secret's by now.
 func (c *Call) claimAccounts(tx *store.Tx, s secret.Secret, t store.Target, accounts ...string) error {
 	for _, account := range accounts {
 		for _, name := range c.spellings(t, account) {
@@ -246,17 +248,67 @@ func (e *Env) spellings(t store.Target, account string) []string {
 	return names
 }
 
-// taken returns the first of the accounts that another secret rotates; empty for none.
-func (e *Env) taken(tx *store.Tx, s secret.Secret, t store.Target, accounts []string) (string, error) {
+// taken returns the first of the accounts that another secret rotates, and that secret; both are
+// empty for none.
+func (e *Env) taken(
+	tx *store.Tx, s secret.Secret, t store.Target, accounts []string,
+) (account, other string, err error) {
 	for _, account := range accounts {
 		for _, name := range e.spellings(t, account) {
-			other, err := rotating(tx, s.Account, t, name, s.UpdatedAt)
+			other, err := e.rotating(tx, s.Account, t, name)
 			if err != nil || other != "" && other != s.Name {
-				return account, err
+				return account, other, err
 			}
 		}
 	}
-	return "", nil
+	return "", "", nil
+}
+
+// claimedOf returns the accounts that a secret which is bound to its target must hold there: of a
+// secret of a release before bindings, those that its value names.
+func (e *Env) claimedOf(tx *store.Tx, s secret.Secret) ([]string, error) {
+	if b := s.Rotation.Binding; b != nil {
+		return b.Accounts, nil
+	}
+	ch, err := e.storedChanges(tx, s)
+	return ch.names, err
+}
+
+// takenFrom returns what [Env.taken] does of the accounts to which a secret is bound, and their
+// target. A secret that is bound to no registered target has none.
+func (e *Env) takenFrom(tx *store.Tx, s secret.Secret) (t store.Target, account, other string, err error) {
+	if !s.IsRotated() || s.TargetName() == secret.OwnUsers {
+		return t, "", "", nil
+	}
+	t, ok, err := tx.Target(s.Account, s.TargetName())
+	if err != nil || !ok || !s.BoundTo(t.ID) {
+		return t, "", "", err
+	}
+	accounts, err := e.claimedOf(tx, s)
+	if err == nil {
+		account, other, err = e.taken(tx, s, t, accounts)
+	}
+	return t, account, other, err
+}
+
+// notTaken refuses a secret whose account another secret rotates. What is bound claims its
+// accounts; of a secret that an earlier release has bound without that, another may hold them.
+func (c *Call) notTaken(tx *store.Tx, s secret.Secret) error {
+	t, account, other, err := c.takenFrom(tx, s)
+	if err != nil || other == "" {
+		return err
+	}
+	return c.claimed(t, account, other)
+}
+
+// claimBound claims the accounts of a secret that an earlier release has bound without a claim. The
+// rights on them were judged when it was bound.
+func (c *Call) claimBound(tx *store.Tx, s secret.Secret, t store.Target) error {
+	accounts, err := c.claimedOf(tx, s)
+	if err != nil {
+		return err
+	}
+	return c.claimAccounts(tx, s, t, accounts...)
 }
 
 // claimName claims one spelling of an account.
@@ -265,7 +317,7 @@ func (c *Call) claimName(tx *store.Tx, s secret.Secret, t store.Target, name str
 	if err != nil || owner == s.Name {
 		return err
 	}
-	other, err := rotating(tx, s.Account, t, name, s.UpdatedAt)
+	other, err := c.rotating(tx, s.Account, t, name)
 	switch {
 	case err != nil:
 		return err
@@ -282,6 +334,9 @@ func (c *Call) claimed(t store.Target, account, other string) error {
 	switch {
 	case err != nil:
 		return err
+	case c.op == nil: // what the engine writes is for every reader of its secret
+		return fault.New(fault.Exists, "The account %q of target %q is rotated by another secret already. To end that, "+
+			"detach it (a Generic secret) or delete it with --now.", account, t.Name)
 	case !shown:
 		return fault.New(fault.Exists, "The account %q of target %q is rotated by another secret already, whose name you "+
 			"have no right to see (%s). To end that, detach it (a Generic secret) or delete it with --now.",
@@ -293,16 +348,24 @@ func (c *Call) claimed(t store.Target, account, other string) error {
 }
 
 // rotating returns the name of the secret that rotates an account of a target; empty for none.
-func rotating(tx *store.Tx, account string, t store.Target, user string, at time.Time) (string, error) {
+func (e *Env) rotating(tx *store.Tx, account string, t store.Target, user string) (string, error) {
 	owner, err := tx.Claim(account, t.Name, user)
 	if err != nil || owner == "" {
 		return "", err
 	}
-	s, ok, err := tx.Secret(account, owner, at)
-	if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) {
+	s, ok, err := tx.Secret(account, owner, e.Now().UTC())
+	if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) || !e.bindsAccount(s, t, user) {
 		return "", err
 	}
 	return owner, nil
+}
+
+// bindsAccount reports whether a secret is bound to an account, under any spelling of it.
+func (e *Env) bindsAccount(s secret.Secret, t store.Target, user string) bool {
+	b := s.Rotation.Binding
+	return b == nil || slices.ContainsFunc(b.Accounts, func(account string) bool {
+		return slices.Contains(e.spellings(t, account), user)
+	})
 }
 
 // claim makes a secret the one that rotates the accounts, if it is bound to them and to its target

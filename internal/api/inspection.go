@@ -30,6 +30,7 @@ type inspection struct {
 	check   rotation.Check
 
 	emergency   bool  // the check is of an emergency
+	isTaken     bool  // another secret rotates the account: nothing is asked with this one
 	loginFailed bool  // a login was rejected, or may have been
 	silence     error // the last error that callers must not learn
 }
@@ -96,7 +97,7 @@ func (k *inspection) retired() string { return k.accountIn(k.tx, k.secret, k.rec
 // everything checks the account, and logs in as the application does.
 func (k *inspection) everything(ctx context.Context) {
 	k.account(ctx)
-	if k.method.base != "" && k.check.Unchecked == "" {
+	if k.method.base != "" && k.check.Unchecked == "" && !k.isTaken {
 		k.logIn(ctx)
 	}
 }
@@ -156,6 +157,15 @@ func (k *inspection) account(ctx context.Context) {
 	if k.method.base == "" {
 		return
 	}
+	switch taken, other, err := k.taken(k.tx, k.secret, k.target, k.method.accounts); {
+	case err != nil:
+		k.check.Unchecked = cmp.Or(k.check.Unchecked, "the store did not answer")
+		return
+	case other != "":
+		k.isTaken = true
+		k.add(takenFinding(k.secret, k.target, taken))
+		return
+	}
 	err := k.admit(ctx, k.tx, k.target, k.system, k.secret.Name, k.method.accounts)
 	switch text, final := Impossible(err); {
 	case final:
@@ -168,22 +178,6 @@ func (k *inspection) account(ctx context.Context) {
 		return
 	case err != nil:
 		k.failed(err)
-		return
-	}
-	switch taken, err := k.taken(k.tx, k.secret, k.target, k.method.accounts); {
-	case err != nil:
-		k.check.Unchecked = cmp.Or(k.check.Unchecked, "the store did not answer")
-		return
-	case taken != "":
-		k.add(target.Finding{
-			Code:    codeTaken,
-			Verdict: target.Impossible,
-			Account: taken,
-			Text: fmt.Sprintf("The account %q of target %q is rotated by another secret already, and only one secret can "+
-				"rotate it.", taken, k.target.Name),
-			Fix: fault.Message("Use that secret, or end its rotation: keyturn rotation configure %s --target=%s names "+
-				"that secret to a caller who may see it (%s).", k.secret.Name, k.target.Name, actionDescribeSecret),
-		})
 		return
 	}
 	findings, err := target.CheckAccount(ctx, k.system, target.CheckRequest{
@@ -199,6 +193,19 @@ func (k *inspection) account(ctx context.Context) {
 	}
 	if err != nil {
 		k.failed(err)
+	}
+}
+
+// takenFinding is the finding that another secret rotates an account of s.
+func takenFinding(s secret.Secret, t store.Target, account string) target.Finding {
+	return target.Finding{
+		Code:    codeTaken,
+		Verdict: target.Impossible,
+		Account: account,
+		Text: fmt.Sprintf("The account %q of target %q is rotated by another secret already, and only one secret can "+
+			"rotate it.", account, t.Name),
+		Fix: fault.Message("Use that secret, or end its rotation: keyturn rotation configure %s --target=%s names "+
+			"that secret to a caller who may see it (%s).", s.Name, t.Name, actionDescribeSecret),
 	}
 }
 
@@ -308,11 +315,21 @@ func (k *inspection) logInAtCopies(ctx context.Context, copied target.Copied, c 
 		k.silence = err
 	}
 	answer := k.answerFor(k.target, err)
+	text := "A replica does not let in the credential in use: " + answer.Error() + "."
+	if _, withheld := target.ForCaller(err); withheld {
+		known := k.Kinds[k.target.Kind].EndpointsOf(k.target.Config)
+		at := k.secret.Settings().Login.At(known).Replicas().Addresses()
+		text = "The replica at " + at[0] + " did not answer"
+		if len(at) > 1 {
+			text = "One of the replicas at " + strings.Join(at, ", ") + " did not answer"
+		}
+		text += ", so it is not known whether it lets in the credential in use."
+	}
 	k.add(target.Finding{
 		Code:    rotation.CodeReplicaLogin,
 		Verdict: target.Note,
 		Account: c.Account,
-		Text:    "A replica does not let in the credential in use: " + answer.Error() + ".",
+		Text:    text,
 	})
 }
 
@@ -408,7 +425,7 @@ func (k *inspection) askWith(ctx context.Context, ask func(context.Context)) {
 // then; empty for a secret that is rotated.
 func (k *inspection) accountAndState(ctx context.Context, fix string) {
 	k.account(ctx)
-	if k.method.base == "" || k.check.Unchecked != "" || !k.record.Probeable() ||
+	if k.method.base == "" || k.check.Unchecked != "" || k.isTaken || !k.record.Probeable() ||
 		k.inspect(ctx, k.method.current) != target.Dead {
 		return
 	}

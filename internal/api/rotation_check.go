@@ -78,6 +78,12 @@ func (c *Call) startCheck(ctx context.Context, k *inspection) (rotation.Record, 
 		if s, err = c.askCheck(s); err != nil {
 			return r, err
 		}
+		if err := c.claimBound(tx, s, k.target); err != nil {
+			_, _, other, _ := c.takenFrom(c.Snapshot, s)
+			if fault.KindOf(err) != fault.Exists || other == "" { // a finding says the rest
+				return r, err
+			}
+		}
 		before := r
 		if why, _ := k.mayLogInWith(r); why == "" {
 			r = r.Trying(c.At)

@@ -628,18 +628,16 @@ func TestEmergencyTakesOver(t *testing.T) {
 func TestAccountOfAnotherSecret(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.must(t, "ConfigureRotation", "SecretName", "db")
-	w.must(t, "CreateSecret", "SecretName", "second", "VersionId", "v1", "SecretType", "Rds",
-		"SecretData", `{"Accounts":[{"AccountName":"app","AccountPassword":"p"}]}`,
-		"ExtendedConfig", `{"SecretSubType":"SingleUser","DBInstanceId":"pg"}`)
-	out := w.check(t, "second")
+	w.unclaim(t, "app")
+	w.managed(t, "second", "SingleUser", valueOf("app", "p"), "pg")
+	out := w.check(t, "db")
 	isTaken := func(f kms.RotationFinding) bool { return f.Code == "account-of-another-secret" }
 	i := slices.IndexFunc(out.Findings, isTaken)
 	if i < 0 || out.Findings[i].Verdict != string(target.Impossible) ||
-		strings.Contains(out.Findings[i].Text+out.Findings[i].Fix, `"db"`) {
+		strings.Contains(out.Findings[i].Text+out.Findings[i].Fix, `"second"`) {
 		t.Errorf("the check finds %+v", out.Findings)
 	}
-	if list := w.check(t, "db").Findings; slices.ContainsFunc(list, isTaken) {
+	if list := w.check(t, "second").Findings; slices.ContainsFunc(list, isTaken) {
 		t.Errorf("the owner of the account: %+v", list)
 	}
 }
@@ -650,7 +648,7 @@ func TestRepairSendsNoOtherMember(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
 	w.must(t, "CreateSecret", "SecretName", "two", "VersionId", "v1",
-		"SecretData", `{"username":"two","password":"p","u":"vic","x":"q"}`)
+		"SecretData", `{"username":"three","password":"p","u":"vic","x":"q"}`)
 	w.must(t, "ConfigureRotation", "SecretName", "two", "TargetName", "pg")
 	for generated, settings := range map[bool][]string{
 		false: {"AccountMember", "u", "SecretMember", "x"},

@@ -30,7 +30,7 @@ func describeRotation(
 	out := describeRecord(r, c.At)
 	out.SecretName = s.Name
 	out.EmergencyPossible = s.IsRotated() && r.TakesEmergency(c.At)
-	if out.RepairActions, err = repairActions(c.Snapshot, s, r); err != nil {
+	if out.RepairActions, err = c.repairActions(c.Snapshot, s, r); err != nil {
 		return nil, err
 	}
 	describeSettings(s, c.At, out)
@@ -47,6 +47,15 @@ func describeRotation(
 		return nil, err
 	}
 	out.ProbeSkipped, out.ProbeSkippedCode = skip.text, skip.code
+	if isStuck(skip) {
+		out.NextRotationDate, out.Reason = nextAndWhy(s, r, skip)
+		out.ProbePending = false
+	}
+	if skip.code == kms.SkippedTaken {
+		if err := c.describeTaken(s, out); err != nil {
+			return nil, err
+		}
+	}
 	if r.EndedEmergency() {
 		leaves := fault.Named(strings.Join(c.Kinds[t.Kind].Leaves, " "), s.Name)
 		out.Advice = strings.TrimSpace(out.Advice + " " + leaves)
@@ -65,6 +74,47 @@ func describeRotation(
 		err = c.waitingFor(ctx, r, out)
 	}
 	return out, err
+}
+
+// describeTaken describes a secret whose account another one rotates. It names that to callers who
+// may describe it.
+func (c *Call) describeTaken(s secret.Secret, out *kms.DescribeRotationResponse) error {
+	refusal := c.notTaken(c.Snapshot, s)
+	if refusal == nil {
+		return nil
+	}
+	if fault.KindOf(refusal) != fault.Exists {
+		return refusal
+	}
+	out.Reason = strings.Replace(out.Reason, out.ProbeSkipped, refusal.Error(), 1)
+	out.ProbeSkipped = refusal.Error()
+	out.Advice, out.EmergencyPossible = "", false
+	return nil
+}
+
+// isStuck reports whether nothing is asked of the target, and no rotation begins, before an
+// operator has changed something.
+func isStuck(skip probeSkip) bool {
+	return skip.code == kms.SkippedNotBound || skip.code == kms.SkippedTaken
+}
+
+// nextAndWhy returns when a secret is rotated next, and why its rotation is where it is. Where no
+// rotation can begin, the first is zero, and the second says why.
+func nextAndWhy(s secret.Secret, r rotation.Record, skip probeSkip) (next time.Time, why string) {
+	switch {
+	case s.Deleting():
+		return time.Time{}, r.Why()
+	case !isStuck(skip):
+		return r.Due, r.Why()
+	}
+	why = skip.text
+	if skip.code == kms.SkippedNotBound {
+		why += fault.Message(" Once the target is registered, keyturn rotation configure %s binds the secret.", s.Name)
+	}
+	if r.Reason != "" {
+		why = strings.TrimSuffix(r.Reason, ".") + ". " + why
+	}
+	return time.Time{}, why
 }
 
 // describeRecord describes what is stored of a rotation.
@@ -238,25 +288,27 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			return false
 		}
 		pauses := pausesOf(all, t, r)
+		next, why := nextAndWhy(s, r, skip)
 		return p.add(r.Secret, kms.ListedRotation{
-			SecretName:       r.Secret,
-			State:            string(r.State),
-			RotationID:       r.ID,
-			Trigger:          string(r.Trigger),
-			TargetName:       r.Target,
-			Paused:           len(pauses) > 0,
-			Pauses:           pauses,
-			StartTime:        r.StartedAt,
-			PromoteTime:      r.PromotedAt,
-			NextRotationDate: r.Due,
-			NextAttemptTime:  nextAttempt(r, c.At),
-			CredentialState:  r.Health.State(),
-			ProbeTime:        r.Health.ProbedAt,
-			ProbeAttemptTime: r.Health.TriedAt,
-			ProbePending:     r.ProbePending(c.At),
-			ProbeSkipped:     skip.text,
-			ProbeSkippedCode: skip.code,
-			Reason:           r.Why(),
+			SecretName:        r.Secret,
+			State:             string(r.State),
+			RotationID:        r.ID,
+			Trigger:           string(r.Trigger),
+			TargetName:        r.Target,
+			Paused:            len(pauses) > 0,
+			Pauses:            pauses,
+			StartTime:         r.StartedAt,
+			PromoteTime:       r.PromotedAt,
+			NextRotationDate:  next,
+			PlannedDeleteTime: s.DeleteAt,
+			NextAttemptTime:   nextAttempt(r, c.At),
+			CredentialState:   r.Health.State(),
+			ProbeTime:         r.Health.ProbedAt,
+			ProbeAttemptTime:  r.Health.TriedAt,
+			ProbePending:      r.ProbePending(c.At) && !isStuck(skip),
+			ProbeSkipped:      skip.text,
+			ProbeSkippedCode:  skip.code,
+			Reason:            why,
 		})
 	})
 	return &kms.ListRotationsResponse{Rotations: p.rows, Pauses: all, NextToken: p.marker()}, errors.Join(err, failed)

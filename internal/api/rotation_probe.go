@@ -144,6 +144,14 @@ func (e *Env) probeSkip(
 			kms.SkippedAccessKey,
 			"The credential is an access key of this service, which needs no probe.",
 		}, nil
+	}
+	switch t, account, other, err := e.takenFrom(tx, s); {
+	case err != nil:
+		return probeSkip{}, err
+	case other != "":
+		return probeSkip{kms.SkippedTaken, takenFinding(s, t, account).Text}, nil
+	}
+	switch {
 	case r.State == rotation.Quarantined:
 		return probeSkip{
 			kms.SkippedQuarantined,

@@ -39,13 +39,17 @@ const (
 )
 
 // repairActions returns the actions of a repair that are taken now. Of another registration of the
-// target, it is not known what this one has accepted, so nothing is sent there.
-func repairActions(tx *store.Tx, s secret.Secret, r rotation.Record) ([]string, error) {
-	switch {
-	case r.CanHurry():
-		return []string{kms.RepairProbe}, nil
-	case r.State != rotation.Quarantined:
+// target, it is not known what this one has accepted, so nothing is sent there. Where another
+// secret rotates the account, none is.
+func (e *Env) repairActions(tx *store.Tx, s secret.Secret, r rotation.Record) ([]string, error) {
+	if !r.CanHurry() && r.State != rotation.Quarantined {
 		return []string{}, nil
+	}
+	if _, _, other, err := e.takenFrom(tx, s); err != nil || other != "" {
+		return []string{}, err
+	}
+	if r.CanHurry() {
+		return []string{kms.RepairProbe}, nil
 	}
 	now, err := registered(tx, s.Account, s.TargetName(), s.UserName())
 	if err != nil {
@@ -79,6 +83,9 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 		return err
 	}
 	if s, err = c.asBound(c.Snapshot, s); err != nil {
+		return err
+	}
+	if err := c.notTaken(c.Snapshot, s); err != nil {
 		return err
 	}
 	a, err := c.adoption(s, in.SecretData)

@@ -36,7 +36,10 @@ func (c *Call) request(
 		if err != nil {
 			return nil, notInState(s, r, otherwise)
 		}
-		actions, err := repairActions(tx, s, r)
+		if err := c.notTaken(tx, s); err != nil {
+			return nil, err
+		}
+		actions, err := c.repairActions(tx, s, r)
 		if err != nil {
 			return nil, err
 		}

@@ -467,8 +467,9 @@ func TestEmergencies(t *testing.T) {
 	}
 }
 
-// TestTakeoverIsRepeatable verifies that an emergency that has taken over a rotation answers the same
-// when it is asked for again, while the rotation is under way and after its end, and begins nothing.
+// TestTakeoverIsRepeatable verifies that an emergency that has taken over a rotation answers the
+// same when it is asked for again, while the rotation is under way and after its end, and begins
+// nothing.
 func TestTakeoverIsRepeatable(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)

@@ -74,6 +74,9 @@ func (c *Call) openTested(t store.Target, name string) (target.Target, target.Cr
 	if err != nil {
 		return nil, credential, err
 	}
+	if err := c.notTaken(c.Snapshot, s); err != nil {
+		return nil, credential, err
+	}
 	system, err := c.openFor(c.Snapshot, t, s)
 	return system, credential, err
 }

@@ -27,9 +27,11 @@ type Turn struct {
 	allPaused  bool
 
 	exists bool // there is a target of that name
-	env    *Env
-	gate   *Gate
-	tx     *store.Tx
+	// taken refuses a secret whose account another one rotates: nothing of it is sent.
+	taken error
+	env   *Env
+	gate  *Gate
+	tx    *store.Tx
 }
 
 // Load reads a rotation. ok is false when the secret no longer exists.
@@ -48,7 +50,67 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 	t.Registered = t.exists && t.Secret.BoundTo(t.Target.ID)
 	all, err := t.tx.AllPaused()
 	t.allPaused = all.Paused
-	return t, true, err
+	if err == nil && t.Registered {
+		err = e.holdAccounts(ctx, t)
+	}
+	return t, err == nil, err
+}
+
+// holdAccounts makes sure that the secret of a turn holds the accounts to which it is bound, which
+// releases before claims at the binding have left out.
+func (e *Engine) holdAccounts(ctx context.Context, t *Turn) error {
+	accounts, err := t.env.claimedOf(t.tx, t.Secret)
+	if err != nil { // the value cannot be read now, so nothing of it is sent
+		return nil
+	}
+	held := true
+	for _, account := range accounts {
+		for _, name := range t.env.spellings(t.Target, account) {
+			owner, err := t.tx.Claim(t.Secret.Account, t.Target.Name, name)
+			if err != nil {
+				return err
+			}
+			held = held && owner == t.Secret.Name
+		}
+	}
+	if held {
+		return nil
+	}
+	err = e.do(ctx, func(tx *store.Tx) error {
+		c := t.call(t.purpose())
+		s, ok, err := tx.Secret(t.Secret.Account, t.Secret.Name, c.At)
+		if err != nil || !ok || !s.BoundTo(t.Target.ID) {
+			return err
+		}
+		return c.claimBound(tx, s, t.Target)
+	})
+	if fault.KindOf(err) == fault.Exists {
+		t.taken = err
+		return nil
+	}
+	return err
+}
+
+// Taken returns what puts the finding into a record that another secret rotates the account; ok is
+// false where none does.
+func (t *Turn) Taken() (into func(rotation.Record) rotation.Record, ok bool) {
+	if t.taken == nil {
+		return nil, false
+	}
+	_, account, _, err := t.env.takenFrom(t.tx, t.Secret)
+	if err != nil {
+		return nil, false
+	}
+	check := rotation.Check{
+		At:       t.env.Now().UTC(),
+		Target:   t.Target.Name,
+		Version:  t.Secret.Stages[secret.Current],
+		Findings: []target.Finding{takenFinding(t.Secret, t.Target, account)},
+	}.Bounded()
+	return func(r rotation.Record) rotation.Record {
+		r.Check = keepingNotPrepared(r.Check, &check)
+		return r
+	}, true
 }
 
 // Open opens the turn's target with its administrator.
@@ -60,6 +122,8 @@ func (t *Turn) Open() (target.Target, error) {
 		return nil, fault.New(fault.InUse, "No target %q is registered.", name)
 	case !t.Registered:
 		return nil, notBound(t.Secret, name)
+	case t.taken != nil:
+		return nil, t.taken
 	}
 	system, err := t.call(t.purpose()).openFor(t.tx, t.Target, t.Secret, t.versions()...)
 	return system, err

@@ -54,6 +54,9 @@ func (c *rotationList) Run(e *env) error {
 		if r.Paused {
 			state += ", paused"
 		}
+		if !r.PlannedDeleteTime.IsZero() {
+			state += ", to be deleted"
+		}
 		pauses.add(r.Pauses, r.SecretName, r.TargetName)
 		reason := shortened(r.Reason, widestReason)
 		cut = cut || reason != r.Reason

@@ -134,7 +134,8 @@ func (c *rotationEmergency) warn(e *env, client *kms.Client) error {
 			fmt.Fprintf(e.stderr, "%s: %s %s\n", f.Code, f.Text, f.Fix)
 		}
 	}
-	return e.confirm(fmt.Sprintf("\nReplace the credential of %s?", c.Name))
+	fmt.Fprintln(e.stderr)
+	return e.confirm(fmt.Sprintf("Replace the credential of %s?", c.Name))
 }
 
 // wouldStop says which credentials an emergency makes useless: in a grace period the previous one,
@@ -225,6 +226,7 @@ func (c *rotationEndGrace) Run(e *env) error {
 type rotationUndo struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
 	Yes  bool   `help:"Do not ask." short:"y"`
+	following
 }
 
 func (c *rotationUndo) Run(e *env) error {
@@ -246,6 +248,15 @@ func (c *rotationUndo) Run(e *env) error {
 	switch {
 	case err != nil:
 		return err
+	case c.Wait:
+		f := &follower{
+			env:     e,
+			client:  client,
+			secret:  out.SecretName,
+			shown:   len(before.Steps),
+			verdict: undone(before.BaseVersionID),
+		}
+		return f.follow(c.Timeout)
 	case before.BaseVersionID == "" || before.CandidateVersionID == "":
 		return e.done(out, "The previous credential of %[1]s becomes current again once a login with it succeeds; keyturn "+
 			"rotation status %[1]s shows when.", c.Name)

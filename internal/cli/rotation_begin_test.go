@@ -184,3 +184,58 @@ func TestCancelSaysWhatIsLeft(t *testing.T) {
 		}
 	}
 }
+
+// TestUndone verifies that an undo is waited for until its version is current again, or stays as it
+// was.
+func TestUndone(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tt := range []struct {
+		r        kms.DescribeRotationResponse
+		over, ok bool
+		text     string
+	}{
+		{kms.DescribeRotationResponse{State: kms.RotationUndoing, CandidateVersionID: "v2"}, false, false, ""},
+		{
+			kms.DescribeRotationResponse{State: kms.RotationGrace, CandidateVersionID: "v1", GraceUntil: at},
+			true,
+			true,
+			"Version v1 of db is current again. The credential that it has replaced works until 2026-01-02T03:04:05Z.",
+		},
+		{
+			kms.DescribeRotationResponse{State: kms.RotationGrace, CandidateVersionID: "v2", Reason: "Not undone: no."},
+			true, false, "Version v2 of db stays current. Not undone: no.",
+		},
+		{
+			kms.DescribeRotationResponse{
+				State:              kms.RotationQuarantined,
+				Outcome:            kms.OutcomeNeedsOperator,
+				CandidateVersionID: "v1",
+				Reason:             "Neither works.",
+			},
+			true, false, "The rotation of db needs an operator: keyturn rotation repair db explains. Neither works.",
+		},
+	} {
+		tt.r.SecretName = "db"
+		if over, ok, text := undone("v1")(&tt.r); over != tt.over || ok != tt.ok || text != tt.text {
+			t.Errorf("%s, %s: over %t, ok %t, %q", tt.r.State, tt.r.CandidateVersionID, over, ok, text)
+		}
+	}
+}
+
+// TestStuckIsShown verifies that the status of a secret that nothing can be done about says so, and
+// that the explanation of a repair offers none.
+func TestStuckIsShown(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]string{
+		kms.SkippedNotBound: "pg, to which it is not bound now",
+		kms.SkippedTaken:    "pg, where another secret has its account",
+		"":                  "pg\n",
+	} {
+		var b bytes.Buffer
+		r := &kms.DescribeRotationResponse{SecretName: "db", TargetName: "pg", ProbeSkippedCode: code}
+		if err := printStatus(&b, r); err != nil || !strings.Contains(b.String(), want) {
+			t.Errorf("%q: %v\n%s", code, err, b.String())
+		}
+	}
+}

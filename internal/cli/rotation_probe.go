@@ -215,9 +215,9 @@ const (
 )
 
 // checked reports whether the target was asked about the credential since the call. Without a
-// target the service tries, too, and asks nothing.
+// target, and without the account, the service tries, too, and asks nothing.
 func (p *prober) checked(r kms.ListedRotation) bool {
-	return !p.skipped() && r.ProbeSkippedCode != kms.SkippedNotBound &&
+	return !p.skipped() && r.ProbeSkippedCode != kms.SkippedNotBound && r.ProbeSkippedCode != kms.SkippedTaken &&
 		!r.ProbeAttemptTime.IsZero() && !r.ProbeAttemptTime.Before(p.asked.AskTime)
 }
 

@@ -130,6 +130,11 @@ func (c *rotationRepair) explain(e *env, client *kms.Client) error {
 		}
 		return err
 	}
+	if r.ProbeSkippedCode == kms.SkippedTaken {
+		_, err = fmt.Fprintf(e.stdout, "The rotation of %s at target %s needs an operator, and no repair is possible: "+
+			"another secret has its account.\n\n  %s\n", r.SecretName, r.TargetName, r.Reason)
+		return errors.Join(err, printSteps(e.stdout, r.Steps))
+	}
 	_, err = io.WriteString(e.stdout, explanation(r))
 	return errors.Join(err, printSteps(e.stdout, r.Steps))
 }

@@ -75,7 +75,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 		}
 	}
 	add("secret", r.SecretName)
-	add("target", r.TargetName)
+	add("target", r.TargetName+notAsked(r.ProbeSkippedCode))
 	if !r.PlannedDeleteTime.IsZero() {
 		add("deleted at", when(r.PlannedDeleteTime)+"; "+fault.Command("secret restore", r.SecretName)+" cancels that")
 	}
@@ -114,6 +114,18 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	addSettings(add, r)
 	return errors.Join(t.write(w), printHolders(w, r), printSteps(w, stepsWithoutFindings(r.Steps, findings)),
 		printFindings(w, findings))
+}
+
+// notAsked completes the name of a target that is not asked about a secret until an operator has
+// changed something.
+func notAsked(code string) string {
+	switch code {
+	case kms.SkippedNotBound:
+		return ", to which it is not bound now"
+	case kms.SkippedTaken:
+		return ", where another secret has its account"
+	}
+	return ""
 }
 
 // checked returns what the last check has found about the strategy that rotations of the secret
@@ -343,6 +355,25 @@ func repaired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 		return false, false, ""
 	}
 	return true, true, fmt.Sprintf("The target accepts the current version of %s.", r.SecretName)
+}
+
+// undone is the end of an undo that makes a version current again.
+func undone(version string) verdictOf {
+	return func(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+		switch {
+		case r.State == kms.RotationUndoing:
+			return false, false, ""
+		case r.CandidateVersionID == version && r.Outcome != kms.OutcomeNeedsOperator:
+			text = fmt.Sprintf("Version %s of %s is current again.", version, r.SecretName)
+			if inGrace(r) && r.PreviousDeadTime.IsZero() {
+				text += fmt.Sprintf(" The credential that it has replaced works until %s.", when(r.GraceUntil))
+			}
+			return true, true, text
+		case r.Outcome == kms.OutcomeNeedsOperator:
+			return failedEnd(r)
+		}
+		return true, false, fmt.Sprintf("Version %s of %s stays current. %s", r.CandidateVersionID, r.SecretName, r.Reason)
+	}
 }
 
 func watched(r *kms.DescribeRotationResponse) (over, ok bool, text string) {

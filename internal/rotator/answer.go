@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/fault"
@@ -28,6 +29,14 @@ func textOf(t *api.Turn, err error) string {
 		text += ". " + advice
 	}
 	return fault.Targeted(fault.Named(text, t.Secret.Name), t.Secret.TargetName())
+}
+
+// notOpened returns why a target was not opened.
+func notOpened(t *api.Turn, err error) string {
+	if text, final := api.Impossible(err); final {
+		return strings.TrimSuffix(text, ".")
+	}
+	return textOf(t, err)
 }
 
 // notBegun returns the event of a step that could not be begun: the target or its administrator is

@@ -84,6 +84,9 @@ func probeBurst(rate float64) int { return max(2, int(rate)+1) }
 func (w *worker) check(
 	ctx context.Context, t *api.Turn, p rotation.Probe,
 ) (into func(rotation.Record) rotation.Record) {
+	if into, taken := t.Taken(); taken {
+		return into
+	}
 	unchanged := func(r rotation.Record) rotation.Record { return r }
 	if p.Live != target.Live || t.Record.InFlight() {
 		return unchanged
@@ -109,7 +112,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 	p := rotation.Probe{Version: version, Target: t.Secret.TargetName()}
 	system, err := t.Open()
 	if err != nil {
-		p.Text = textOf(t, err)
+		p.Text = notOpened(t, err)
 		return p
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost

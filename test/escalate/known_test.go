@@ -162,7 +162,7 @@ var known = []struct{ name, steps string }{
 		allow mallory kms:CreateSecret on secret
 		allow mallory kms:RotateAccount on target/*/account/*
 		mallory CreateSecret SecretName=mallory/b SecretType=Rds VersionId=v1
-		... SecretData={"Accounts":[{"AccountName":"app","AccountPassword":"guess-1-of-mallory"}]}
+		... SecretData={"Accounts":[{"AccountName":"report","AccountPassword":"guess-1-of-mallory"}]}
 		... ExtendedConfig={"SecretSubType":"SingleUser","DBInstanceId":"cache"}
 		mallory RehearseRotation SecretName=mallory/b VersionId=v2
 		engine
