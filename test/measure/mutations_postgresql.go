@@ -210,11 +210,19 @@ var postgresqlMutations = []mutation{
 	},
 	{
 		name: "a check does not see a further membership of a PostgreSQL login",
-		file: "internal/target/postgresql/check_pair.go",
-		old:  "\tif len(more) > 0 {",
-		new:  "\tif false {",
+		file: "internal/target/postgresql/check_members.go",
+		old:  "for _, m := range list {",
+		new:  "for _, m := range list[:0] {",
 		pkg:  "internal/target/postgresql",
 		test: "TestPostgreSQL",
+	},
+	{
+		name: "a check takes a membership from a PostgreSQL login instead of giving it to the other one",
+		file: "internal/target/postgresql/check_members.go",
+		old:  `givingRather("Run ", gives, takes, 0, clone.name)`,
+		new:  `runThese(takes)`,
+		pkg:  "internal/target/postgresql",
+		test: "TestGrants",
 	},
 	{
 		name: "a check does not see what only one PostgreSQL login owns",

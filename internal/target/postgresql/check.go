@@ -107,6 +107,7 @@ func (t *pg) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.
 // found adds a finding. Names of roles are compared exactly, and shown as they are.
 func (k *check) found(f target.Finding) {
 	f.InUse = f.Account == k.current
+	f.Fix = conforming(f.Fix)
 	k.findings = append(k.findings, f)
 }
 

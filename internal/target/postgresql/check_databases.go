@@ -96,7 +96,7 @@ func (k *check) inShared(ctx context.Context, p pair) ([]string, error) {
 		return nil, err
 	}
 	for _, login := range p.alone {
-		if err := k.owns(ctx, login, p.acts); err != nil {
+		if err := k.owns(ctx, p, login); err != nil {
 			return nil, err
 		}
 	}
@@ -113,13 +113,14 @@ func (k *check) inShared(ctx context.Context, p pair) ([]string, error) {
 
 // owns reports what a login itself owns. Only its owner can give an object to a role, and only to
 // one that it may act as.
-func (k *check) owns(ctx context.Context, login role, acts string) error {
+func (k *check) owns(ctx context.Context, p pair, login role) error {
+	acts := p.acts
 	own, err := k.belongings(ctx, login)
 	for _, b := range own {
 		if !b.owned || k.t.login.Database != "" && b.database != "" && b.database != k.t.login.Database {
 			continue
 		}
-		fix := prepareAdvice
+		fix := anotherClone(login.name, p.besides(login).name)
 		switch {
 		case acts != "" && b.defaults:
 			fix = "Give them to " + quoteIdentifier(acts) + ", and take them from " + quoteIdentifier(login.name) +
@@ -132,6 +133,13 @@ func (k *check) owns(ctx context.Context, login role, acts string) error {
 		k.unequal(login.name, fmt.Sprintf("%s has %s, which the other login lacks.", login.name, b), fix)
 	}
 	return err
+}
+
+// anotherClone is the advice about two logins that act as different roles. Of the second login that
+// exists, no clone can be made if something is its own.
+func anotherClone(account, taken string) string {
+	return "keyturn target prepare-accounts TARGET --account=" + fault.ShellWord(account) + " --clone=CLONE makes a " +
+		"second login of equal rights. CLONE is a new name, unless " + quoteIdentifier(taken) + " has nothing of its own."
 }
 
 // limited ends the statements of a transaction before the time of the context does, so that the

@@ -65,10 +65,6 @@ func (g grant) take(from string) string {
 	return revoke
 }
 
-// prepareAdvice is the advice about two logins that act as different roles.
-const prepareAdvice = "keyturn target prepare-accounts TARGET --account=NAME --clone=CLONE makes a second login of " +
-	"equal rights."
-
 // granted reports what was granted to a login in a database, and the other login lacks. Each login
 // of the server can grant something: on large objects, on tables to come. So what a stranger grants
 // is a note.
@@ -108,14 +104,20 @@ func (k *check) ungranted(database string, p pair, login role, list []grant) {
 		who += " or as " + by[0]
 	}
 	lead := "As " + who + ", in " + databaseNamed(database) + ", run "
-	fix := running(lead, distinct(gives), unreadAdvice(more)+" Only if no application needs it, revoke it from "+
-		quoteIdentifier(login.name)+" instead.")
-	whole := lead + strings.Join(distinct(gives), "; ") + ". Only if no application needs it, run " +
-		strings.Join(distinct(takes), "; ") + " instead: " + quoteIdentifier(login.name) + " then loses it."
+	k.unequal(login.name, text, givingRather(lead, distinct(gives), distinct(takes), more, login.name))
+}
+
+// givingRather returns the advice to give another login what a login has, with the statements that
+// take it from the login instead, if there is space for all of them. more is how many grants were
+// not read.
+func givingRather(lead string, gives, takes []string, more int, from string) string {
+	const unless = " Only if no application needs it, "
+	whole := lead + strings.Join(gives, "; ") + "." + unless + "run " + strings.Join(takes, "; ") + " instead: " +
+		quoteIdentifier(from) + " then loses it."
 	if more == 0 && target.FixFits(whole) {
-		fix = whole
+		return whole
 	}
-	k.unequal(login.name, text, fix)
+	return running(lead, gives, unreadAdvice(more)+unless+"revoke it from "+quoteIdentifier(from)+" instead.")
 }
 
 // unreadAdvice is the advice about n grants that were not read.

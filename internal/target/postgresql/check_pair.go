@@ -107,16 +107,6 @@ func (k *check) outOfUse(ctx context.Context, other role) error {
 	return err
 }
 
-// exceeding reports the memberships that only the clone could use.
-func (k *check) exceeding(ctx context.Context, account, clone role) error {
-	more, err := k.beyond(ctx, clone, account)
-	if len(more) > 0 {
-		k.unequal(clone.name, fmt.Sprintf("%s is a member of roles that %s is not a member of.", clone.name, account.name),
-			runThese(more))
-	}
-	return err
-}
-
 // differing reports what a login has for itself alone, with the statements after which it has what
 // the other one has. more are such statements, too.
 func (k *check) differing(account, clone role, more ...string) {

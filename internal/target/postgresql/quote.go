@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/target"
 )
 
 // Names and values from the server that are not shown as they are, see [fault.IsShown], are escaped
@@ -42,3 +43,13 @@ func requoted(sql string) string {
 }
 
 var serverQuoted = regexp.MustCompile(`"(?:[^"]|"")*"`)
+
+// conforming adds to an advice the setting that its statements need: the session of an operator may
+// have another one than begin sets.
+func conforming(fix string) string {
+	const needed = ` Names in U&"…" need SET standard_conforming_strings = on first.`
+	if strings.Contains(fix, `U&"`) && target.FixFits(fix+needed) {
+		return fix + needed
+	}
+	return fix
+}

@@ -338,11 +338,10 @@ func attributesLike(login, like role) (out []string) {
 // lacking returns the statements that give a login the memberships of another one that it cannot
 // use as that one does.
 func (a *attempt) lacking(ctx context.Context, login, like role) ([]string, error) {
-	statement := `CASE WHEN pg_has_role($2::oid, g.oid, 'MEMBER') THEN 'ALTER ROLE ' || quote_ident($4) || ' INHERIT'
-		ELSE 'GRANT ' || quote_ident(g.rolname) || ' TO ' || quote_ident($4) END`
-	if a.able.release >= 160000 {
-		statement = `'GRANT ' || quote_ident(g.rolname) || ' TO ' || quote_ident($4)
-			|| ' WITH INHERIT ' || bool_or(m.inherit_option) || ', SET ' || bool_or(m.set_option)`
+	statement := `'GRANT ' || quote_ident(g.rolname) || ' TO ' || quote_ident($4) || ` + a.able.membershipOptions()
+	if a.able.release < 160000 {
+		statement = `CASE WHEN pg_has_role($2::oid, g.oid, 'MEMBER') THEN 'ALTER ROLE ' || quote_ident($4) || ' INHERIT'
+			ELSE ` + statement + ` END`
 	}
 	rows, err := a.conn.Query(ctx, `SELECT `+statement+`
 		FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid

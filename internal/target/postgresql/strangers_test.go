@@ -223,7 +223,8 @@ func testOwnersGrants(t *testing.T, s *strangers) {
 		got, text := s.check(t, "shop")
 		if got != "unequal-logins needs-consent" || !strings.Contains(text, tc.want) ||
 			!strings.Contains(text, " and granted by ") || !strings.Contains(text, "As a superuser") ||
-			!strings.Contains(text, `Only if no application needs it`) {
+			!strings.Contains(text, `Only if no application needs it`) ||
+			strings.Contains(text, `U&"`) != strings.Contains(text, "standard_conforming_strings = on") {
 			t.Errorf("%s: %s: %s; want %s", name, got, text, tc.want)
 		}
 		s.revoked(t, "shop")
