@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -76,13 +77,7 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 			target.Double)
 	}
 	c.found = append(c.found, ofOthers.List...)
-	switch {
-	case len(further) > 0:
-	case len(beside) == 0 && !slices.EqualFunc(members, partners, func(a, b account) bool { return a.host == b.host }):
-		c.ask(otherHosts, other(names), names+" exist at different hosts: "+whoAll(c.request.Current.Account, members)+"; "+
-			whoAll(c.request.Partner, partners)+". An application may be refused after a rotation.",
-			"Create both at the same hosts.", target.Double)
-	}
+	c.compareHosts(names, members, partners, slices.Concat(further, beside))
 	if others := slices.DeleteFunc(c.t.within(accounts), isMember); len(others) > 0 {
 		c.ask(otherHosts, other(names), whoAll(c.request.Current.Account, others)+
 			" has another password now. When "+shownName(c.request.Current.Account)+" comes into use again, a rotation "+
@@ -97,7 +92,8 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 	return c.notCompared(ctx)
 }
 
-// compare reports rights that only one of two names has.
+// compare reports rights that only one of two names has. It leaves out the hosts at which only one
+// of them has an account: see [checker.compareHosts].
 func (c *checker) compare(ctx context.Context, names string, members, partners []account) error {
 	a, err := c.rights(ctx, c.request.Current.Account, members)
 	if err != nil {
@@ -107,27 +103,66 @@ func (c *checker) compare(ctx context.Context, names string, members, partners [
 	if err != nil {
 		return err
 	}
-	var differ []string
-	for _, where := range slices.Sorted(maps.Keys(a)) {
-		if a[where] != b[where] {
-			differ = append(differ, where)
-		}
-	}
-	for _, where := range slices.Sorted(maps.Keys(b)) {
-		if _, both := a[where]; !both {
-			differ = append(differ, where)
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	var differ []right
+	for r := range all {
+		inA, hasA := a[r]
+		inB, hasB := b[r]
+		if (hasA != hasB || inA != inB) && atHost(members, r.host) == atHost(partners, r.host) {
+			differ = append(differ, r)
 		}
 	}
 	if len(differ) == 0 {
 		return nil
 	}
-	first := fault.Foreign(strings.Join(differ[:min(len(differ), maxDifferences)], ", "))
+	slices.SortFunc(differ, func(a, b right) int {
+		return cmp.Or(cmp.Compare(a.what, b.what), cmp.Compare(a.host, b.host))
+	})
+	var list []string
+	for _, r := range differ[:min(len(differ), maxDifferences)] {
+		list = append(list, r.String())
+	}
+	first := fault.Foreign(strings.Join(list, ", "))
 	if len(differ) > maxDifferences {
 		first += ", …"
 	}
-	c.ask(otherRights, other(names), names+" have different rights: "+first+".", "Grant both the same.", target.Double)
+	c.ask(otherRights, other(names), names+" have different rights: "+first+".", c.equalizing(differ, members),
+		target.Double)
 	return nil
 }
+
+// equalizing is the advice about rights that differ, with the statements that show what each
+// account has. No statement shows it for a host where neither name has an account.
+func (c *checker) equalizing(differ []right, members []account) string {
+	const lead = "Grant both the same. These show what each has:"
+	var list []string
+	for _, r := range differ {
+		show := "SHOW GRANTS FOR "
+		if r.what == loginTerms {
+			show = "SHOW CREATE USER "
+		}
+		for _, name := range c.names() {
+			statement := show + shown(name, r.host) + ";"
+			if atHost(members, r.host) && areShown(name, r.host) && !slices.Contains(list, statement) {
+				list = append(list, statement)
+			}
+		}
+	}
+	statements, _ := target.WholeStatements(list, " ", lead, c.request.Current.Secret)
+	if statements == "" {
+		return "Grant both the same."
+	}
+	return lead + " " + statements
+}
+
+// right is something that an account may have, at its host.
+type right struct{ what, host string }
+
+func (r right) String() string { return r.what + " at host " + r.host }
+
+// loginTerms are the terms of an account's logins, which are no grants.
+const loginTerms = "terms of logins"
 
 // scope is a table of rights on something smaller than the server.
 type scope struct {
@@ -170,8 +205,8 @@ var scopes = []scope{
 
 // rights returns what each scope permits: global privileges, schemas, tables, columns, routines,
 // proxies and roles, and the terms of logins.
-func (c *checker) rights(ctx context.Context, name string, accounts []account) (map[string]string, error) {
-	out := map[string]string{}
+func (c *checker) rights(ctx context.Context, name string, accounts []account) (map[right]string, error) {
+	out := map[right]string{}
 	for _, a := range accounts {
 		if err := c.ofAccount(ctx, out, identity{name, a.host}, a.terms); err != nil {
 			return nil, err
@@ -180,7 +215,7 @@ func (c *checker) rights(ctx context.Context, name string, accounts []account) (
 	schemas, err := c.conn.rows(ctx, "SELECT * FROM mysql.db WHERE User = "+quote(name))
 	for _, r := range schemas { // Host, Db, User and the privileges
 		if len(r) > 3 {
-			out["schema "+r[1]+" at host "+r[0]] = strings.Join(r[3:], ",")
+			out[right{"schema " + r[1], r[0]}] = strings.Join(r[3:], ",")
 		}
 	}
 	for _, s := range scopes {
@@ -191,38 +226,37 @@ func (c *checker) rights(ctx context.Context, name string, accounts []account) (
 			continue // MariaDB has no dynamic privileges
 		}
 		var rows [][]string
-		rows, err = c.read(ctx, s.table, s.optional, "SELECT CONCAT("+s.where+", ' at host ', Host), "+s.what+
+		rows, err = c.read(ctx, s.table, s.optional, "SELECT CONCAT("+s.where+"), Host, "+s.what+
 			" FROM "+s.table+" WHERE User = "+quote(name))
 		for _, r := range rows {
-			out[r[0]] = r[1]
+			out[right{r[0], r[1]}] = r[2]
 		}
 	}
 	return out, err
 }
 
 // ofAccount adds the global privileges, roles and terms of an account.
-func (c *checker) ofAccount(ctx context.Context, out map[string]string, self identity, t terms) error {
-	at := " at host " + self.host
+func (c *checker) ofAccount(ctx context.Context, out map[right]string, self identity, t terms) error {
 	global, _, err := c.t.server.global(ctx, c.conn, self)
 	if err != nil {
 		return err
 	}
 	slices.Sort(global)
-	out["global privileges"+at] = strings.Join(global, ",")
+	out[right{"global privileges", self.host}] = strings.Join(global, ",")
 	roles, err := c.conn.rows(ctx, c.t.server.roles([]identity{self}))
 	if err != nil {
 		return err
 	}
 	for _, r := range roles {
-		out["role "+r[0]+at] = "granted " + r[2]
+		out[right{"role " + r[0], self.host}] = "granted " + r[2]
 	}
 	query, table := c.t.server.defaultRoles(self)
 	roles, err = c.read(ctx, table, true, query)
 	for _, r := range roles {
-		out["default roles"+at] += r[0] + ","
+		out[right{"default roles", self.host}] += r[0] + ","
 	}
-	out["terms of logins"+at] = fmt.Sprint(t.transport, t.subject, t.issuer, t.connections, t.limits)
-	out["partial revokes"+at] = t.revokes
+	out[right{loginTerms, self.host}] = fmt.Sprint(t.transport, t.subject, t.issuer, t.connections, t.limits)
+	out[right{"partial revokes", self.host}] = t.revokes
 	return err
 }
 

@@ -147,9 +147,13 @@ func (c *checker) events(ctx context.Context, accounts []account) error {
 	text := count(len(rows), "scheduled event runs", "scheduled events run") + " with " + who +
 		" while event_scheduler is ON, and can set a password again after an emergency: "
 	c.outlasts("scheduled-events", listing(text, found, len(rows)),
-		c.advice("End the sessions of the accounts. Then run:", statements, len(rows), c.allEvents()))
+		c.advice(afterLeak, statements, len(rows), c.allEvents()))
 	return nil
 }
+
+// afterLeak says when to end events, and which: a check also finds the application's own.
+const afterLeak = "Only after a leak, and only for events that are not the application's own, end the sessions of " +
+	"the accounts. Then run (which makes you their definer, so that no check finds them again):"
 
 // names returns the name in use, and the partner's if there is one.
 func (c *checker) names() []string {
