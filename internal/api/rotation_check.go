@@ -164,7 +164,7 @@ func (k *inspection) answer() *kms.CheckRotationResponse {
 		row := kms.CheckedStrategy{
 			Strategy: string(strategy),
 			Verdict:  string(rotation.VerdictFor(findings, strategy, consents, k.check.Unchecked != "")),
-			Window:   windowOf(k.system, strategy),
+			Window:   k.windowOf(strategy),
 			Consents: []string{},
 		}
 		for _, f := range rotation.Open(k.check.Findings, strategy, consents) {
@@ -216,19 +216,6 @@ func shownFindings(list []target.Finding, consents []string) []kms.RotationFindi
 		out = append(out, row)
 	}
 	return out
-}
-
-// windowOf says how long a credential from this service may be refused with a strategy.
-func windowOf(system target.Target, s target.Strategy) string {
-	if w, ok := system.(target.Windower); ok {
-		if text := w.Window(s); text != "" {
-			return text
-		}
-	}
-	if s == target.Single {
-		return "A credential that was read before the change stops working at the change; reads wait meanwhile."
-	}
-	return "None: the previous credential works until the grace period ends."
 }
 
 // MayBegin returns an error of a kind that ends the rotation if a check of the account finds that

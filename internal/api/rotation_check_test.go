@@ -260,7 +260,8 @@ func TestCheckKeepsTheBudget(t *testing.T) {
 	for range 6 {
 		w.check(t, "db")
 	}
-	w.refused(t, "Rejected.Throttling", "8 checks of secret", "CheckRotation", "SecretName", "db")
+	w.refused(t, "Rejected.Throttling", `8 checks of secret "db" were asked for (rotation check, rotation configure and `+
+		"target test --secret count together)", "CheckRotation", "SecretName", "db")
 }
 
 // TestCheckDuringARotation verifies that a check does not log in, and judges no credential, while

@@ -203,7 +203,12 @@ func (c *rotationConfigure) Run(e *env) error {
 	if err != nil || e.json() {
 		return err
 	}
-	return errors.Join(printSettings(e.stdout, out), printFindings(e.stdout, checked(out)))
+	err = errors.Join(printSettings(e.stdout, out), printFindings(e.stdout, checked(out)))
+	if err != nil || in.LoginDatabase+in.LoginRole+in.LoginCertificateSecret == "" && len(in.LoginEndpoints) == 0 {
+		return err
+	}
+	// The answer is about the account and its state: it comes without a login.
+	return e.report("Not tried yet: keyturn rotation check %s logs in as the application does.", out.SecretName)
 }
 
 type rotationDetach struct {
@@ -225,5 +230,6 @@ func (c *rotationDetach) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "%[1]s is no longer rotated; keyturn secret put %[1]s stores its versions again.", c.Name)
+	return e.done(out, "%[1]s is no longer rotated: from now on you store its versions (keyturn secret put %[1]s). Its "+
+		"value stays as it is, and is wrong as soon as the credential of its account changes.", c.Name)
 }

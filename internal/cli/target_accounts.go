@@ -113,6 +113,8 @@ func (c *targetPrepareAccounts) print(e *env, out *kms.PrepareTargetAccountsResp
 	case out.Proven:
 		fmt.Fprintf(e.stdout, "Done. Both logins are shown to be equal%s. Secret %s has their credentials.\n",
 			within(out.Databases), out.SecretName)
+		fmt.Fprintf(e.stdout, "Before its first rotation, point the applications of %s to %s: the present password of %[1]s "+
+			"stops working when the grace period of that rotation ends.\n", c.Account, out.SecretName)
 		if len(out.Consents) > 0 {
 			fmt.Fprintf(e.stdout, "No rotation begins before you agree to what a check finds (%s):\n  %s\n",
 				strings.Join(out.Consents, ", "), agreeing(out.SecretName, out.Consents))

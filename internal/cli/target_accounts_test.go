@@ -25,6 +25,8 @@ func TestPreparedButNotProven(t *testing.T) {
 				Consents: []string{"session-user", "role-reset"},
 			},
 			"Done. Both logins are shown to be equal in database shop. Secret db has their credentials.\n" +
+				"Before its first rotation, point the applications of app to db: the present password of app " +
+				"stops working when the grace period of that rotation ends.\n" +
 				"No rotation begins before you agree to what a check finds (session-user, role-reset):\n" +
 				"  keyturn rotation configure db --consent session-user --consent role-reset\n",
 		},
@@ -35,7 +37,8 @@ func TestPreparedButNotProven(t *testing.T) {
 		},
 	} {
 		var out bytes.Buffer
-		err := (&targetPrepareAccounts{}).print(&env{globals: globals{Output: "table"}, stdout: &out}, &tt.answer)
+		e := &env{globals: globals{Output: "table"}, stdout: &out}
+		err := (&targetPrepareAccounts{Account: "app"}).print(e, &tt.answer)
 		if err != nil || out.String() != tt.want {
 			t.Errorf("printed %q, %v; want %q", out.String(), err, tt.want)
 		}

@@ -206,17 +206,20 @@ const requestBurst = 8
 // version and keep the target busy.
 func (s Secret) Ask(urgent bool, every time.Duration, now time.Time) (Secret, error) {
 	if urgent {
-		return s.take(&s.Rotation.AskedUrgently, "emergency rotations", every, now)
+		return s.take(&s.Rotation.AskedUrgently, "emergency rotations", "", every, now)
 	}
-	return s.take(&s.Rotation.Asked, "rotations", every, now)
+	return s.take(&s.Rotation.Asked, "rotations", "", every, now)
 }
 
-// take takes one of what callers may ask for from an allowance, which is a member of s.
-func (s *Secret) take(allowance *time.Time, what string, every time.Duration, now time.Time) (Secret, error) {
+// take takes one of what callers may ask for from an allowance, which is a member of s. counted
+// says which calls do, where that is not clear.
+func (s *Secret) take(
+	allowance *time.Time, what, counted string, every time.Duration, now time.Time,
+) (Secret, error) {
 	next, wait := rotation.Take(*allowance, now, every, requestBurst)
 	if wait > 0 {
-		return *s, fault.New(fault.Throttled, "%d %s of secret %q were asked for; the next one may be asked for at %s.",
-			requestBurst, what, s.Name, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
+		return *s, fault.New(fault.Throttled, "%d %s of secret %q were asked for%s; the next one may be asked for at %s.",
+			requestBurst, what, s.Name, counted, now.Add(wait).UTC().Truncate(time.Second).Add(time.Second).Format(time.RFC3339))
 	}
 	*allowance = next
 	return *s, nil
@@ -225,13 +228,14 @@ func (s *Secret) take(allowance *time.Time, what string, every time.Duration, no
 // AskCheck takes a check of the rotation from the allowance of the secret: eight at once, and one
 // more in each interval. Each check asks the target several things, and logs in there.
 func (s Secret) AskCheck(every time.Duration, now time.Time) (Secret, error) {
-	return s.take(&s.Rotation.Checked, "checks", every, now)
+	return s.take(&s.Rotation.Checked, "checks",
+		" (rotation check, rotation configure and target test --secret count together)", every, now)
 }
 
 // AskProbe takes a probe of the credential in use from the allowance of the secret, in the way of
 // [Secret.AskCheck].
 func (s Secret) AskProbe(every time.Duration, now time.Time) (Secret, error) {
-	return s.take(&s.Rotation.Probed, "probes", every, now)
+	return s.take(&s.Rotation.Probed, "probes", "", every, now)
 }
 
 // tryBurst is how many logins with a credential that a caller gives are allowed before they come
