@@ -26,12 +26,16 @@ func (f *Findings) Note(code, text string, strategies ...Strategy) {
 // [Finding.Outlasts].
 func (f *Findings) Outlasting(code, text, fix string, strategies ...Strategy) {
 	f.Note(code, text, strategies...)
-	last := f.Last()
-	last.Fix, last.Outlasts = fix, true
+	f.last().Fix = fix
+	f.LastOutlasts()
 }
 
-// Last returns the finding that was added last, to complete it.
-func (f *Findings) Last() *Finding { return &f.List[len(f.List)-1] }
+// LastOutlasts says of the finding that was added last that the holder of a leaked credential can
+// use it after an emergency, see [Finding.Outlasts].
+func (f *Findings) LastOutlasts() { f.last().Outlasts = true }
+
+// last returns the finding that was added last, to complete it.
+func (f *Findings) last() *Finding { return &f.List[len(f.List)-1] }
 
 // Impossible adds a finding that something must change first.
 func (f *Findings) Impossible(code, text, fix string, strategies ...Strategy) {
@@ -60,7 +64,7 @@ func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) 
 // secret's applications, see [Finding.Others].
 func (f *Findings) ChangesOthers(code, text, fix string, strategies ...Strategy) {
 	f.NeedsConsent(code, text, fix, strategies...)
-	f.Last().Others = true
+	f.last().Others = true
 }
 
 // Denied turns an error of class Denied, which an operator can correct, into a finding. It returns

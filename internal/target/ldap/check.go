@@ -64,8 +64,8 @@ func (s *session) tryAdmin() error {
 // Window says how long a credential may be refused.
 func (d *directory) Window(s target.Strategy) string {
 	if s == target.Single {
-		return "One modification: a bind with the old password is refused after it, and a replica refuses the new one " +
-			"until it has learned of it."
+		return "One modification: a bind with the old password is refused after it." +
+			d.application.At(d.LoginEndpoints()).Late()
 	}
 	return "None: the old value works until it is removed at the end of the grace period."
 }

@@ -459,6 +459,24 @@ func testEmptyPassword(t *testing.T, s *servers.LDAP) {
 	targettest.Expect(t, open(t, plain(s.Addr), admin(s)).Verify(targettest.Within(t), c), target.Rejected, "required")
 }
 
+// TestWindow verifies that the window of strategy single names the replicas in verify, and none for
+// a target without one.
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	window := func(verify string) string {
+		tt := open(t, plain("ldap1:389", verify), target.Credential{Account: "cn=admin", Secret: sensitive.New("p")})
+		return tt.(target.Windower).Window(target.Single)
+	}
+	const alone = "One modification: a bind with the old password is refused after it."
+	if got := window(`"verify":["ldap3:389"]`); got != alone {
+		t.Errorf("without a replica: %q", got)
+	}
+	const late = " The new one is refused at replica ldap2:389 (lag 30s) until it has caught up."
+	if got := window(`"verify":[{"address":"ldap2:389","role":"replica","lag":"30s"}]`); got != alone+late {
+		t.Errorf("with a replica: %q", got)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	for config, want := range map[string][]string{

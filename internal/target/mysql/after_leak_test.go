@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 // testAfterALeak verifies that the end of an emergency names the section of the page of these
 // kinds, that each query there lists what the holder of a leaked credential has made, and that the
 // statement beside it ends that.
-func testAfterALeak(t *testing.T, f fixture, kind target.Kind) {
+func testAfterALeak(t *testing.T, f fixture, kind target.Kind, tt target.Target) {
 	if leaves := strings.Join(kind.Leaves, " "); !strings.Contains(leaves, target.OpenSessions) ||
 		!strings.Contains(leaves, "stored routines") || !strings.Contains(leaves, `docs/targets/mysql.md, "After a leak"`) {
 		t.Errorf("the end of an emergency: %q", leaves)
@@ -35,6 +36,8 @@ func testAfterALeak(t *testing.T, f fixture, kind target.Kind) {
 		"CREATE DATABASE leak_db", "CREATE TABLE leak_db.t (a int)", "GRANT ALL ON leak_db.* TO app@'%'",
 		"GRANT ALL ON leak_db.* TO app_clone@'%'", "GRANT PROXY ON app@'%' TO mallory@'%'",
 		"CREATE DEFINER = appXclone@'%' VIEW leak_db.innocent AS SELECT 1")
+	f.exec(t, "CREATE DEFINER = appXclone@'%' EVENT leak_db.others ON SCHEDULE EVERY 1 DAY DO SET @a = 1",
+		"GRANT PROXY ON appXclone@'%' TO mallory@'%'")
 	open, err := f.connect(t.Context(), app)
 	targettest.Must(t, err)
 	defer open.Close()
@@ -56,6 +59,16 @@ func testAfterALeak(t *testing.T, f fixture, kind target.Kind) {
 		"CREATE VIEW leak_db.pane AS SELECT 1")
 	as(clone, "CREATE FUNCTION leak_db.hatch() RETURNS int NO SQL RETURN 1",
 		"CREATE TRIGGER leak_db.trap BEFORE INSERT ON leak_db.t FOR EACH ROW SET @a = 1")
+	// A check has queries of its own for two of these.
+	advised := map[int]string{}
+	for _, finding := range targettest.Findings(t, tt, target.CheckRequest{Current: app, Partner: clone.Account}) {
+		if i, ok := map[string]int{"scheduled-events": 1, "proxy-users": 5}[finding.Code]; ok {
+			_, advised[i], _ = strings.Cut(finding.Fix, "To list all of them: ")
+		}
+	}
+	if len(advised) != 2 {
+		t.Errorf("a check finds %v", advised)
+	}
 	for i, want := range []string{"app", "back", "door hatch", "pane", "trap", "mallory"} {
 		query, rest, found := strings.Cut(section, ";\n")
 		comment, query, _ := strings.Cut(query, "\n")
@@ -69,6 +82,11 @@ func testAfterALeak(t *testing.T, f fixture, kind target.Kind) {
 		for k := 0; k < 50 && i == 0 && len(rows) > 1; k++ { // a closed session ends soon
 			f.exec(t, "DO SLEEP(0.1)")
 			rows = list(t, conn, query)
+		}
+		if other, ok := advised[i]; ok {
+			if of := list(t, conn, other); !sameRows(of, rows) {
+				t.Errorf("the query of the page lists %v, and the one of a check, %s, lists %v", rows, other, of)
+			}
 		}
 		if text := fmt.Sprint(rows); len(rows) != len(strings.Fields(want)) {
 			t.Errorf("%s: %s; want %s", query, text, want)
@@ -92,6 +110,18 @@ func testAfterALeak(t *testing.T, f fixture, kind target.Kind) {
 			t.Errorf("%s leaves %v", end, left)
 		}
 	}
+}
+
+// sameRows compares rows in any order.
+func sameRows(a, b []map[string]string) bool {
+	sorted := func(rows []map[string]string) (out []string) {
+		for _, r := range rows {
+			out = append(out, fmt.Sprint(r))
+		}
+		slices.Sort(out)
+		return out
+	}
+	return slices.Equal(sorted(a), sorted(b))
 }
 
 // boss opens a session that sees everything.

@@ -190,7 +190,7 @@ func (c *checker) accounts(all []account) []account {
 			c.ask(leaveHosts, own(shown(name, a.host)), shown(name, a.host)+" accepts the same password, and account_host of "+
 				"the target leaves it out: applications that reach it are refused with the new password, and the old one stays "+
 				"valid there.", "Add the host to account_host, or leave account_host empty.")
-			c.found[len(c.found)-1].Outlasts = true
+			(&target.Findings{List: c.found}).LastOutlasts()
 		case !isMember:
 			left = append(left, a)
 		}

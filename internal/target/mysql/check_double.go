@@ -29,60 +29,12 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 		return nil
 	}
 	for _, a := range partners {
-		self := shown(c.request.Partner, a.host)
-		_, err := c.t.server.replace(a, sensitive.Value{}, noPassword())
-		if c.usable(a, c.request.Partner, other, target.Double) && err != nil {
-			c.report("auth-plugin", target.Impossible, other(self), self+": "+err.Error()+".", fixes[err], target.Double)
-		}
-		if a.locked {
-			c.report("account-locked", target.Impossible, other(self), self+" is locked.",
-				statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Partner, a.host), target.Double)
-		}
-		if a.terms.connections < 0 {
-			c.noLogins(other(self), c.request.Partner, a.host, target.Double)
-		}
-		if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
-			c.report("login-terms", target.Impossible, other(self), self+" cannot log in: "+fix+".", fix, target.Double)
-		}
+		c.partner(a)
 	}
 	names := shownName(c.request.Current.Account) + " and " + shownName(c.request.Partner)
-	isMember := func(a account) bool {
-		return slices.ContainsFunc(members, func(m account) bool { return m.host == a.host })
-	}
-	var further, beside []account // at a host where the name in use has no account, or has another password
-	for _, a := range partners {
-		switch {
-		case c.t.config.AccountHost.chosen() || len(a.passwords()) == 0 || isMember(a):
-		case slices.ContainsFunc(accounts, func(b account) bool { return a.host == b.host }):
-			beside = append(beside, a)
-		default:
-			further = append(further, a)
-		}
-	}
-	choosing := "keyturn target update TARGET --set " + accountHost(members)
-	ofOthers := c.findings(other(names))
-	if len(beside) > 0 {
-		// The holder of the credential in use may have set that password, and so delay an emergency until
-		// an operator has named the hosts. Without that, it could replace the password of a stranger.
-		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, beside)+" gets the new password, too, and may be "+
-			"another application's: "+shownName(c.request.Current.Account)+" has another password than the one in use at that "+
-			"host.",
-			choosing+" leaves it out. keyturn target update TARGET --set "+accountHost(members, beside)+" takes it in.",
-			target.Double)
-	}
-	if len(further) > 0 {
-		ofOthers.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be "+
-			"another application's: "+shownName(c.request.Current.Account)+" has no account at that host.",
-			choosing+" leaves it out. Or create both at the same hosts.",
-			target.Double)
-	}
-	c.found = append(c.found, ofOthers.List...)
-	c.compareHosts(names, members, partners, slices.Concat(further, beside))
-	if others := slices.DeleteFunc(c.t.within(accounts), isMember); len(others) > 0 {
-		c.ask(otherHosts, other(names), whoAll(c.request.Current.Account, others)+
-			" has another password now. When "+shownName(c.request.Current.Account)+" comes into use again, a rotation "+
-			"replaces that password too.", choosing+" leaves it out.", target.Double)
-	}
+	others := c.takesOthers(names, accounts, members, partners)
+	c.compareHosts(names, members, partners, others)
+	c.otherPasswords(names, accounts, members)
 	if err := c.definers(ctx, members, partners); err != nil {
 		return err
 	}
@@ -90,6 +42,81 @@ func (c *checker) double(ctx context.Context, accounts, members []account) error
 		return err
 	}
 	return c.notCompared(ctx)
+}
+
+// partner reports what keeps an account of the partner's name from getting a password, or from a
+// login.
+func (c *checker) partner(a account) {
+	self := shown(c.request.Partner, a.host)
+	_, err := c.t.server.replace(a, sensitive.Value{}, noPassword())
+	if c.usable(a, c.request.Partner, other, target.Double) && err != nil {
+		c.report("auth-plugin", target.Impossible, other(self), self+": "+err.Error()+".", fixes[err], target.Double)
+	}
+	if a.locked {
+		c.report("account-locked", target.Impossible, other(self), self+" is locked.",
+			statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Partner, a.host), target.Double)
+	}
+	if a.terms.connections < 0 {
+		c.noLogins(other(self), c.request.Partner, a.host, target.Double)
+	}
+	if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
+		c.report("login-terms", target.Impossible, other(self), self+" cannot log in: "+fix+".", fix, target.Double)
+	}
+}
+
+// takesOthers reports accounts of the partner's name that a rotation would change, and that may be
+// another application's, because the name in use has no account at the host, or one with another
+// password. It returns them.
+func (c *checker) takesOthers(names string, accounts, members, partners []account) []account {
+	if c.t.config.AccountHost.chosen() {
+		return nil
+	}
+	var further, beside []account // without an account of the name in use at the host; beside another one
+	for _, a := range partners {
+		switch {
+		case len(a.passwords()) == 0 || atHost(members, a.host):
+		case atHost(accounts, a.host):
+			beside = append(beside, a)
+		default:
+			further = append(further, a)
+		}
+	}
+	f := c.findings(other(names))
+	if len(beside) > 0 {
+		// The holder of the credential in use may have set that password, and so delay an emergency until
+		// an operator has named the hosts. Without that, it could replace the password of a stranger.
+		f.ChangesOthers(otherHosts, whoAll(c.request.Partner, beside)+" gets the new password, too, and may be "+
+			"another application's: "+shownName(c.request.Current.Account)+" has another password than the one in use at that "+
+			"host.",
+			choosing(members)+" leaves it out. "+choosing(members, beside)+" takes it in.",
+			target.Double)
+	}
+	if len(further) > 0 {
+		f.ChangesOthers(otherHosts, whoAll(c.request.Partner, further)+" gets the new password, too, and may be "+
+			"another application's: "+shownName(c.request.Current.Account)+" has no account at that host.",
+			choosing(members)+" leaves it out. Or create both at the same hosts.",
+			target.Double)
+	}
+	c.found = append(c.found, f.List...)
+	return slices.Concat(further, beside)
+}
+
+// otherPasswords reports accounts of the name in use that have another password, which a rotation
+// replaces when that name is the one to change.
+func (c *checker) otherPasswords(names string, accounts, members []account) {
+	isMember := func(a account) bool { return atHost(members, a.host) }
+	others := slices.DeleteFunc(c.t.within(accounts), isMember)
+	if len(others) == 0 {
+		return
+	}
+	c.ask(otherHosts, other(names), whoAll(c.request.Current.Account, others)+
+		" has another password now. When "+shownName(c.request.Current.Account)+" comes into use again, a rotation "+
+		"replaces that password too.", choosing(members)+" leaves it out.", target.Double)
+}
+
+// choosing is the command by which a target names the hosts of accounts.
+func choosing(accounts ...[]account) string {
+	return "keyturn target update TARGET --set " + accountHost(accounts...)
 }
 
 // compare reports rights that only one of two names has. It leaves out the hosts at which only one

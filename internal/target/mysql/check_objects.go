@@ -115,10 +115,10 @@ func (c *checker) events(ctx context.Context, accounts []account) error {
 	if len(definers) == 0 {
 		return nil
 	}
-	who := "the rights of " + strings.Join(shownNames(c.names()), " or ")
+	rights := "the rights of " + strings.Join(shownNames(c.names()), " or ")
 	rows, grant, done, err := c.list(ctx, c.t.server.events(), definers)
 	number, message, _ := numberOf(err)
-	unread := "Keyturn cannot see whether scheduled events run with " + who +
+	unread := "Keyturn cannot see whether scheduled events run with " + rights +
 		". Such an event can set a password again after an emergency."
 	switch byHand := c.advice("", nil, 0, c.allEvents()); {
 	case err != nil && number == 0: // no answer
@@ -144,7 +144,7 @@ func (c *checker) events(ctx context.Context, accounts []account) error {
 			statements = append(statements, s)
 		}
 	}
-	text := count(len(rows), "scheduled event runs", "scheduled events run") + " with " + who +
+	text := count(len(rows), "scheduled event runs", "scheduled events run") + " with " + rights +
 		" while event_scheduler is ON, and can set a password again after an emergency: "
 	c.outlasts("scheduled-events", listing(text, found, len(rows)),
 		c.advice(afterLeak, statements, len(rows), c.allEvents()))

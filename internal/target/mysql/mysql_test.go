@@ -197,7 +197,7 @@ func TestMariaDB(t *testing.T) {
 			"plugins":             testPlugins,
 			"login":               mariaLogin,
 			"check":               mariaCheck,
-			"after a leak":        func(t *testing.T, n *node) { testAfterALeak(t, n, mysql.MariaDB()) },
+			"after a leak":        func(t *testing.T, n *node) { testAfterALeak(t, n, mysql.MariaDB(), n.open(t)) },
 			"administrator":       testAdmin,
 			"standing":            testStanding,
 		} {

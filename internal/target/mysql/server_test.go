@@ -146,7 +146,7 @@ func TestMySQL(t *testing.T) {
 			"hosts":        func(t *testing.T, n *mySQLNode) { testHosts(t, n, n.open) },
 			"plugins":      mySQLPlugins,
 			"check":        mySQLCheck,
-			"after a leak": func(t *testing.T, n *mySQLNode) { testAfterALeak(t, n, mysql.MySQL()) },
+			"after a leak": func(t *testing.T, n *mySQLNode) { testAfterALeak(t, n, mysql.MySQL(), n.open(t)) },
 			"login":        func(t *testing.T, n *mySQLNode) { testLogin(t, n, n.harness(), n.authority) },
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t, n) })

@@ -179,7 +179,9 @@ func (p *provider) checkSecrets(f *target.Findings, c map[string]any) {
 		f.Impossible("secret-limit",
 			fmt.Sprintf("The client has %d secrets, and the provider keeps %d.", len(list), limit),
 			"Remove the secret that is not in use.", target.Overlap)
-		f.Last().Outlasts = len(list) > 1
+		if len(list) > 1 {
+			f.LastOutlasts()
+		}
 	case p.config.Remove != nil && len(list) > 1:
 		f.Outlasting(consentToRemove,
 			fmt.Sprintf("The client has %d secrets. A rotation removes only the one that it replaces.", len(list)),
@@ -188,7 +190,7 @@ func (p *provider) checkSecrets(f *target.Findings, c map[string]any) {
 		f.NeedsConsent(consentToRemove,
 			fmt.Sprintf("The client has %d secrets, and the provider may remove all others when a secret is set.", len(list)),
 			"Remove those that are not in use, or set remove for the strategy overlap.", target.Single)
-		f.Last().Outlasts = true
+		f.LastOutlasts()
 	}
 }
 

@@ -528,22 +528,25 @@ var (
 )
 
 // runThese returns the advice to run statements.
-func runThese(statements []string) string { return running("Run ", statements, "") }
+func runThese(statements []string) string { return running("Run ", statements, 0, "") }
 
 // running returns the advice to run statements: those for which there is space, each in full. The
-// next check has the others.
-func running(lead string, statements []string, after string) string {
+// next check has the others, and the unread ones that are not among them.
+func running(lead string, statements []string, unread int, after string) string {
 	const more = ". These are not all: check again after them."
 	shown, left := target.WholeStatements(statements, "; ", lead+more+after)
-	if left > 0 && shown != "" {
+	if shown == "" {
+		shown, left = strings.Join(statements, "; "), 0
+	}
+	if left+unread > 0 {
 		return lead + shown + more + after
 	}
-	return lead + strings.Join(statements, "; ") + "." + after
+	return lead + shown + "." + after
 }
 
 // runIn returns the advice to run statements in a database.
 func runIn(database string, statements ...string) string {
-	return running("In "+databaseNamed(database)+", run ", statements, "")
+	return running("In "+databaseNamed(database)+", run ", statements, 0, "")
 }
 
 // runTheseAlso is runThese for statements after which a login has the settings of another one. Last
@@ -562,7 +565,7 @@ func runTheseAlso(statements []string, like string) string {
 		if rest != "" {
 			rest = " " + rest
 		}
-		return running("Run ", shown, rest)
+		return running("Run ", shown, 0, rest)
 	}
 	return strings.Join(advice, " ")
 }

@@ -117,15 +117,7 @@ func givingRather(lead string, gives, takes []string, more int, from string) str
 	if more == 0 && target.FixFits(whole) {
 		return whole
 	}
-	return running(lead, gives, unreadAdvice(more)+unless+"revoke it from "+quoteIdentifier(from)+" instead.")
-}
-
-// unreadAdvice is the advice about n grants that were not read.
-func unreadAdvice(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" There are %d more: check again after these.", n)
+	return running(lead, gives, more, unless+"revoke it from "+quoteIdentifier(from)+" instead.")
 }
 
 // grantedByOthers reports rights that a stranger has granted to one login.
@@ -143,7 +135,7 @@ func (k *check) grantedByOthers(database string, login role, list []grant) {
 		Account:    login.name,
 		Text: fmt.Sprintf("%s has %s (%s) from %s. The grantor does not own objects of the application.", login.name, has,
 			several(named, has.n), strings.Join(grantorsOf(list), ", ")),
-		Fix: running("In "+databaseNamed(database)+", run ", distinct(takes), unreadAdvice(more)),
+		Fix: running("In "+databaseNamed(database)+", run ", distinct(takes), more, ""),
 	})
 }
 

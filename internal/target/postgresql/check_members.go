@@ -46,7 +46,7 @@ func (k *check) exceeding(ctx context.Context, account, clone role) error {
 		k.unequal(clone.name,
 			fmt.Sprintf("%s is a member of %s, and %s is not. %s %s.", clone.name, fault.Quoted(m.group), account.name,
 				fault.Quoted(m.group), why),
-			running("Only if no application needs it, run ", m.takes, ""))
+			running("Only if no application needs it, run ", m.takes, 0, ""))
 	}
 	if len(gives) > 0 {
 		k.unequal(clone.name, fmt.Sprintf("%s is a member of roles that %s is not a member of.", clone.name, account.name),

@@ -58,7 +58,10 @@ func TestManyStatements(t *testing.T) {
 	for i := range 20 {
 		all = append(all, fmt.Sprintf("ALTER ROLE %q SET %q = 'x'", strings.Repeat("c", 63), fmt.Sprint("a.", i)))
 	}
-	for _, fix := range []string{runThese(all), runIn("app", all...), runTheseAlso(all, "app")} {
+	for _, fix := range []string{
+		runThese(all), runIn("app", all...), runTheseAlso(all, "app"),
+		running("Run ", all, 3, ""), running("Run ", all[:3], 3, ""),
+	} {
 		got := target.BoundedFindings([]target.Finding{{Fix: fix}})[0].Fix
 		if strings.Count(got, "ALTER ROLE") < 3 || strings.Count(got, "ALTER ROLE") != strings.Count(got, "= 'x'") ||
 			!strings.HasSuffix(got, "= 'x'. These are not all: check again after them.") {

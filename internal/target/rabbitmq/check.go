@@ -35,12 +35,12 @@ func (b *broker) Window(s target.Strategy) string {
 func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]target.Finding, error) {
 	f := r.OfCurrent()
 	u, err := b.checkUser(ctx, f, r.Current)
-	if err != nil {
-		return f.List, err
-	}
-	if u.Name == "" {
-		f.Last().Outlasts = true
+	switch {
+	case errors.Is(err, errNoUser):
+		f.LastOutlasts() // the backend that knows the user goes on to accept the credential
 		return f.List, nil
+	case err != nil || u.Name == "":
+		return f.List, err
 	}
 	switch {
 	case u.Hash == "":
@@ -51,7 +51,7 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 		f.Impossible("password-elsewhere",
 			"RabbitMQ's own database does not have the password in use: the user logs in by another backend, or not at all.",
 			"Put the password that RabbitMQ has into the secret, or rotate it where that backend keeps it.")
-		f.Last().Outlasts = true
+		f.LastOutlasts()
 	}
 	if err := b.checkRights(ctx, f, u); err != nil {
 		return nil, err
@@ -68,7 +68,8 @@ func (b *broker) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	return b.checkPartner(ctx, f, r.OfPartner(), u)
 }
 
-// checkUser reads a user and reports what its form means. Its name is empty if there is none.
+// checkUser reads a user and reports what its form means. A user that does not exist, which is
+// reported, too, is errNoUser; the name of one that the administrator may not read is empty.
 func (b *broker) checkUser(
 	ctx context.Context, f *target.Findings, c target.Credential, strategies ...target.Strategy,
 ) (user, error) {
@@ -81,7 +82,7 @@ func (b *broker) checkUser(
 		f.Impossible("not-internal",
 			"RabbitMQ's own database has no such user; another backend, such as LDAP or OAuth 2, may know it.",
 			"Create the user with rabbitmqctl add_user, or rotate it where that backend keeps it.", strategies...)
-		return user{}, nil
+		return user{}, errNoUser
 	case err != nil:
 		return user{}, f.Denied("user-not-read", err, b.toRead())
 	case !u.keeps():
@@ -261,6 +262,9 @@ func (b *broker) checkPartner(
 	ctx context.Context, current, partner *target.Findings, u user,
 ) ([]target.Finding, error) {
 	other, err := b.checkUser(ctx, partner, target.Credential{}, target.Double)
+	if errors.Is(err, errNoUser) {
+		err = nil
+	}
 	if err != nil || other.Name == "" {
 		return slices.Concat(current.List, partner.List), err
 	}

@@ -172,3 +172,27 @@ func fake(t *testing.T, answers map[string]string) target.Target {
 	return targettest.Open(t, rabbitmq.Kind(), fmt.Sprintf(`{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
 		target.Credential{Account: "keyturn", Secret: sensitive.New("password-of-keyturn")})
 }
+
+// TestUnreadUserOutlastsNothing verifies that a user which the administrator may not read is not
+// shown as something that the holder of a leaked credential can use, and one that RabbitMQ's own
+// database does not have is.
+func TestUnreadUserOutlastsNothing(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]string{
+		http.StatusForbidden: "impossible user-not-read",
+		http.StatusNotFound:  "impossible not-internal outlasts",
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"error":"no","reason":"no"}`)
+		}))
+		defer s.Close()
+		tt := targettest.Open(t, rabbitmq.Kind(), fmt.Sprintf(`{"api":%q,"amqp":["amqp://127.0.0.1"]}`, s.URL),
+			target.Credential{Account: "admin", Secret: sensitive.New("admin-password")})
+		c := target.Credential{Account: "app", Secret: sensitive.New("marker-password")}
+		if got := found(t, tt, c, ""); got != want {
+			t.Errorf("status %d: the check finds %q, want %q", status, got, want)
+		}
+	}
+}

@@ -141,7 +141,7 @@ func (h *host) checkOtherFiles(
 			f.Impossible("key-elsewhere",
 				fmt.Sprintf("The key in use is also in %s, which the target does not name.", fault.Foreign(file)),
 				"Add the file to authorized_keys of the target.")
-			f.Last().Outlasts = true
+			f.LastOutlasts()
 		}
 	}
 	return nil
