@@ -38,12 +38,11 @@ func newLimit(all, each int) *limit {
 // leastWait is the least time that one waits which enter has sent away.
 const leastWait = time.Second
 
-// enter begins a call, which ends with leave; ok is false when there are too many. Then wait is the
-// time until the next try: the longer, the longer the calls in the way have had no answer, but for
-// that no longer than most. It is also long enough that the callers which wait for names with too
-// many calls come back, all together, no more often than l.all times in leastWait, and so do the
-// others. So callers that wait for one name do not delay calls for another. name is not empty, and
-// random is from [0, 1).
+// enter begins a call, which ends with leave. If there are too many calls, ok is false, and wait is
+// the time until the next try. It grows with the age of the calls in the way, up to most. It also
+// spreads the callers: those that wait for full names retry, in all, at most l.all times per
+// leastWait, and so do those that wait for the limit of all names. So callers that wait for one
+// name do not delay calls for another. name is not empty, and random is from [0, 1).
 func (l *limit) enter(
 	name, who string, now time.Time, most time.Duration, random float64,
 ) (wait time.Duration, ok bool) {

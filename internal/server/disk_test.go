@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -191,7 +192,7 @@ func TestRotateLocalCAOnDeadDisk(t *testing.T) {
 }
 
 // TestRotateLocalCAAfterItsCall verifies that files which are not written because the call has
-// ended are no error that an operator must act on: they are written shortly after.
+// ended are no error that an operator must act on, and that the next turn of run writes them.
 func TestRotateLocalCAAfterItsCall(t *testing.T) {
 	t.Parallel()
 	a, _ := openCA(t, t.TempDir(), nil)
@@ -206,13 +207,22 @@ func TestRotateLocalCAAfterItsCall(t *testing.T) {
 		}
 		return now()
 	}
-	if _, err := a.rotate(ctx, time.Hour); err != nil {
+	made, err := a.rotate(ctx, time.Hour)
+	if err != nil {
 		t.Fatal(err)
 	}
 	a.disk.Lock() // waits for the end of the write
-	defer a.disk.Unlock()
 	if log.Len() > 0 {
 		t.Errorf("the log has\n%s", &log)
+	}
+	a.disk.Unlock()
+	a.now = now
+	if err := a.write(t.Context()); err != nil { // as run does
+		t.Fatal(err)
+	}
+	bundle, err := os.ReadFile(a.file)
+	if err != nil || !bytes.Contains(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made.cert.Raw})) {
+		t.Errorf("%s does not have the new CA: %v", a.file, err)
 	}
 }
 
