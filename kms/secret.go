@@ -91,6 +91,15 @@ type RestoreSecretRequest struct {
 	SecretName string `kms:"SecretName,required,min=1,max=192,pattern=name,arn,resource=secret"`
 }
 
+// RestoreSecretResponse answers RestoreSecret.
+type RestoreSecretResponse struct {
+	SecretName string `kms:"SecretName"`
+	// Warning says that a secret which this one cannot be rotated without is deleted, or about to be,
+	// and what to do; empty where that is not so.
+	Warning   string `kms:"Warning,omitempty"`
+	RequestID string `kms:"RequestId"`
+}
+
 // SecretNameResponse is the answer of operations that return the name alone.
 type SecretNameResponse struct {
 	SecretName string `kms:"SecretName"`
@@ -219,7 +228,7 @@ var secretOperations = []operation.Declaration{
 	declare[CreateSecretRequest, CreateSecretResponse]("CreateSecret").On("secret").Mutates().
 		AlsoNeeds("kms:SetSecretPolicy", "secret/${SecretName}").Rotates(),
 	declare[DeleteSecretRequest, DeleteSecretResponse]("DeleteSecret").Mutates().Grantable(),
-	declare[RestoreSecretRequest, SecretNameResponse]("RestoreSecret").Mutates().Grantable(),
+	declare[RestoreSecretRequest, RestoreSecretResponse]("RestoreSecret").Mutates().Grantable(),
 	declare[DescribeSecretRequest, DescribeSecretResponse]("DescribeSecret").Grantable(),
 	declare[ListSecretsRequest, ListSecretsResponse]("ListSecrets").On("secret"),
 	declare[UpdateSecretRequest, SecretNameResponse]("UpdateSecret").Mutates().Retryable().Grantable(),
@@ -236,15 +245,15 @@ func (c *Client) CreateSecret(ctx context.Context, in *CreateSecretRequest) (*Cr
 }
 
 // DeleteSecret schedules the deletion of a secret, or deletes it at once. It fails with
-// Rejected.ResourceInUse for a secret that a target uses: its administrator's, or a client
-// certificate of logins.
+// Rejected.ResourceInUse for a secret that holds the administrator of a target, or the client
+// certificate for another secret's logins.
 func (c *Client) DeleteSecret(ctx context.Context, in *DeleteSecretRequest) (*DeleteSecretResponse, error) {
 	return call[DeleteSecretResponse](ctx, c, "DeleteSecret", in)
 }
 
 // RestoreSecret cancels a scheduled deletion. A secret without one is [ErrResourceInUse].
-func (c *Client) RestoreSecret(ctx context.Context, in *RestoreSecretRequest) (*SecretNameResponse, error) {
-	return call[SecretNameResponse](ctx, c, "RestoreSecret", in)
+func (c *Client) RestoreSecret(ctx context.Context, in *RestoreSecretRequest) (*RestoreSecretResponse, error) {
+	return call[RestoreSecretResponse](ctx, c, "RestoreSecret", in)
 }
 
 // DescribeSecret returns the metadata of a secret.

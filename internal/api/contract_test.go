@@ -72,6 +72,7 @@ const (
 	onlyWithoutID    = "assumed by the rule, and only when VersionId is absent too"
 	dryRunOnly       = "in the text for GetSecretValue, not in the data"
 	stsCodes         = "the token service answers with the codes of KMS here"
+	ownWarning       = "our own: the secret cannot be rotated without another one that is deleted"
 	nameSet          = "[A-Za-z0-9_/+=.@-]+"
 )
 
@@ -102,6 +103,7 @@ var differences = slices.Concat([]difference{
 	},
 	{"GetSecretValue", "ram also kms:Decrypt", "", "acs:kms:${region}:${account}:key/${EncryptionKeyId}", noCustomerKeys},
 
+	{"RestoreSecret", "response Warning", "string sometimes", "", ownWarning},
 	{"DescribeSecret", "response Creator", "", "string sometimes", newerSchema},
 	{"DescribeSecret", "response OwingService", "", "string sometimes", newerSchema},
 	{"ListSecrets", "response SecretList.Secret[].OwingService", "", "string sometimes", newerSchema},

@@ -45,8 +45,8 @@ func remains(s secret.Secret, r rotation.Record, inUse accountsInUse) string {
 	return text
 }
 
-// accountsStay completes "Nothing changes at target …" for the accounts of a secret. Of accounts
-// that are not known, and in a quarantine of what is in use, it says nothing.
+// accountsStay completes "Nothing changes at target …" for the accounts of a secret. It names no
+// accounts if they are not known. In a quarantine it does not say which one is in use.
 func accountsStay(accounts []string, r rotation.Record, inUse accountsInUse) string {
 	var quoted []string
 	for _, account := range accounts {

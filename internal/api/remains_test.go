@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/protocol"
@@ -203,6 +204,69 @@ func TestDeletionOfWhatIsUsed(t *testing.T) {
 	w.answers(t, eve, inUse, "of these secrets: 1 secret that you may not describe", "DeleteSecret", later...)
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "Reset.1", "LoginCertificateSecret")
 	w.answers(t, eve, "", "", "DeleteSecret", later...)
+}
+
+// TestRestoredWithoutItsCertificate verifies that a secret which is restored after its client
+// certificate was deleted, or while that waits for its deletion, is restored with a warning, and
+// that a certificate which was created again is not deleted while logins use it.
+func TestRestoredWithoutItsCertificate(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	pem := func() {
+		t.Helper()
+		w.must(t, "CreateSecret", "SecretName", "pem", "SecretData", "-----BEGIN", "VersionId", "v1")
+	}
+	pem()
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "LoginCertificateSecret", "pem")
+	deleteGen := func() {
+		t.Helper()
+		w.must(t, "DeleteSecret", "SecretName", "gen", "RecoveryWindowInDays", "30")
+	}
+	restore := func(want string) {
+		t.Helper()
+		out := w.must(t, "RestoreSecret", "SecretName", "gen").(*kms.RestoreSecretResponse)
+		if out.SecretName != "gen" || (out.Warning == "") != (want == "") || !strings.Contains(out.Warning, want) {
+			t.Errorf("the answer is %+v, want the warning %q", out, want)
+		}
+	}
+	deleted := func() {
+		t.Helper()
+		w.must(t, "DeleteSecret", "SecretName", "pem", "ForceDeleteWithoutRecovery", "true")
+	}
+	used := func() {
+		t.Helper()
+		for _, how := range [][]string{{"ForceDeleteWithoutRecovery", "true"}, {"RecoveryWindowInDays", "7"}} {
+			w.refused(t, inUse, `Secret "pem" has the client certificate for the logins of these secrets: gen. First`,
+				"DeleteSecret", append([]string{"SecretName", "pem"}, how...)...)
+		}
+	}
+	const another = "keyturn rotation configure gen --login-certificate-secret=SECRET"
+	deleteGen()
+	restore("")
+	deleteGen()
+	w.must(t, "DeleteSecret", "SecretName", "pem", "RecoveryWindowInDays", "7")
+	restore("waits for its deletion: pem. No rotation can begin without it: cancel that deletion (keyturn secret restore " +
+		"SECRET), or name another one (" + another + ").")
+	w.must(t, "RestoreSecret", "SecretName", "pem")
+	used()
+
+	deleteGen()
+	deleted()
+	restore("for the logins of gen is deleted: pem. No rotation can begin without it: name another one (" + another + ").")
+	pem()
+	used()
+
+	deleteGen()
+	w.must(t, "DeleteSecret", "SecretName", "pem", "RecoveryWindowInDays", "7")
+	w.now = w.now.Add(8 * 24 * time.Hour)
+	if _, err := w.gate.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	restore("is deleted: pem.")
+	pem()
+	used()
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "Reset.1", "LoginCertificateSecret")
+	deleted()
 }
 
 // TestEmergencyOutOfAnotherQuarantine verifies that the refusal of an emergency in a quarantine

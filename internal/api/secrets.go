@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -230,11 +231,18 @@ func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*k
 		if s, err = s.Delete(in.ForceDeleteWithoutRecovery, window, c.At); err != nil {
 			return nil, err
 		}
-		if err := c.checkUnused(tx, s.Name); err != nil {
+		u, err := c.usesOf(tx, s.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.checkUnused(s.Name, u); err != nil {
 			return nil, err
 		}
 		out := &kms.DeleteSecretResponse{SecretName: s.Name, PlannedDeleteTime: s.DeleteAt}
 		if in.ForceDeleteWithoutRecovery {
+			if !u.any() {
+				tx.ForgetUse(s.Account, s.Name)
+			}
 			return out, tx.DeleteSecret(s.Account, s.Name)
 		}
 		if s, err = c.plan(tx, s); err != nil {
@@ -244,41 +252,58 @@ func deleteSecret(ctx context.Context, c *Call, in *kms.DeleteSecretRequest) (*k
 	})
 }
 
-// checkUnused refuses to delete a secret without which a target, or the logins of an application,
-// do not work: one with an administrator or a client certificate.
-func (c *Call) checkUnused(tx *store.Tx, name string) error {
+// uses is what does not work without a secret.
+type uses struct {
+	targets []string // that have its administrator
+	secrets []string // with logins that have its client certificate
+	later   bool     // a secret that waits for its deletion, and can be restored, has such logins
+}
+
+func (u uses) any() bool { return len(u.targets)+len(u.secrets) > 0 || u.later }
+
+// usesOf returns what uses a secret. A change that depends on it is decided again if something
+// begins to use the secret before the commit.
+func (c *Call) usesOf(tx *store.Tx, name string) (u uses, err error) {
 	noted, err := tx.GuardUse(c.Account(), name)
 	if err != nil {
-		return err
+		return u, err
 	}
-	var targets, secrets []string
 	err = tx.Targets(c.Account(), "", func(t store.Target) bool {
 		if t.AdminSecret == name {
-			targets = append(targets, t.Name)
+			u.targets = append(u.targets, t.Name)
 		}
 		return true
 	})
-	if err == nil && noted { // without the note, no login uses it
-		err = tx.Secrets(c.Account(), "", "", c.At, func(s secret.Secret) bool {
-			if s.Name != name && !s.Deleting() && s.IsRotated() && s.Settings().Login.CertificateSecret == name {
-				secrets = append(secrets, s.Name)
-			}
-			return true
-		})
+	if err != nil || !noted { // without the note, no login uses it
+		return u, err
 	}
+	err = tx.Secrets(c.Account(), "", "", c.At, func(s secret.Secret) bool {
+		switch {
+		case s.Name == name || !s.IsRotated() || s.Settings().Login.CertificateSecret != name:
+		case s.Deleting():
+			u.later = true
+		default:
+			u.secrets = append(u.secrets, s.Name)
+		}
+		return true
+	})
+	return u, err
+}
+
+// checkUnused refuses to delete a secret without which a target, or the logins of an application,
+// do not work: one with an administrator or a client certificate.
+func (c *Call) checkUnused(name string, u uses) error {
 	switch {
-	case err != nil:
-		return err
-	case len(targets) > 0:
-		shown, err := c.shownTargets(targets)
+	case len(u.targets) > 0:
+		shown, err := c.shownTargets(u.targets)
 		if err != nil {
 			return err
 		}
 		return fault.New(fault.InUse, "Secret %q has the administrator of these targets, where nothing can be checked or "+
 			"rotated without it: %s. First give each another one (keyturn target update TARGET --admin-secret=SECRET), or "+
 			"remove it (keyturn target remove TARGET).", name, shown)
-	case len(secrets) > 0:
-		shown, err := c.shownSecrets(secrets)
+	case len(u.secrets) > 0:
+		shown, err := c.shownSecrets(u.secrets)
 		if err != nil {
 			return err
 		}
@@ -289,10 +314,43 @@ func (c *Call) checkUnused(tx *store.Tx, name string) error {
 	return nil
 }
 
-func restoreSecret(ctx context.Context, c *Call, in *kms.RestoreSecretRequest) (*kms.SecretNameResponse, error) {
-	return c.reschedule(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
-		return s.Restore(c.At)
+func restoreSecret(
+	ctx context.Context, c *Call, in *kms.RestoreSecretRequest,
+) (out *kms.RestoreSecretResponse, err error) {
+	_, err = c.reschedule(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
+		s, err := s.Restore(c.At)
+		if err != nil {
+			return s, err
+		}
+		out = &kms.RestoreSecretResponse{SecretName: s.Name}
+		out.Warning, err = c.withoutCertificate(tx, s)
+		return s, err
 	})
+	return out, err
+}
+
+// withoutCertificate says that the client certificate for the logins of a secret was deleted, or is
+// about to be, and what to do; empty where it is not.
+func (c *Call) withoutCertificate(tx *store.Tx, s secret.Secret) (string, error) {
+	name := s.Settings().Login.CertificateSecret
+	if !s.IsRotated() || name == "" || name == s.Name {
+		return "", nil
+	}
+	certificate, ok, err := tx.Secret(s.Account, name, c.At)
+	if err != nil || ok && !certificate.Deleting() {
+		return "", err
+	}
+	state, remedy := "is deleted", ""
+	if ok {
+		state, remedy = "waits for its deletion", "cancel that deletion (keyturn secret restore SECRET), or "
+	}
+	shown, err := c.shownSecrets([]string{name})
+	if err != nil {
+		return "", err
+	}
+	return fault.Message("The secret with the client certificate for the logins of %s %s: %s. No rotation can begin "+
+		"without it: "+remedy+"name another one (keyturn rotation configure %s --login-certificate-secret=SECRET).",
+		s.Name, state, fault.Text(shown), s.Name), nil
 }
 
 const (
@@ -323,6 +381,12 @@ func (g *Gate) purge(ctx context.Context, d store.Due, now time.Time) error {
 	defer cancel()
 	c := g.systemCall("purge", "PurgeSecret", d.Account, d.Name)
 	return g.recordTwice(ctx, c, func() error {
-		return store.Do(ctx, g.env.DB, func(tx *store.Tx) error { return tx.PurgeSecret(d.Account, d.Name, now) })
+		return store.Do(ctx, g.env.DB, func(tx *store.Tx) error {
+			u, err := c.usesOf(tx, d.Name)
+			if err == nil && !u.any() {
+				tx.ForgetUse(d.Account, d.Name)
+			}
+			return errors.Join(err, tx.PurgeSecret(d.Account, d.Name, now))
+		})
 	})
 }

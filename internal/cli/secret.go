@@ -400,5 +400,8 @@ func (c *secretRestore) Run(e *env) error {
 		return printResponse(e.stdout, out)
 	}
 	fmt.Fprintf(e.stdout, "%s is restored.\n", out.SecretName)
+	if out.Warning != "" {
+		fmt.Fprintln(e.stdout, out.Warning)
+	}
 	return nil
 }

@@ -40,10 +40,10 @@ var (
 
 	secretKind = named("secret/", func(s secret.Secret) string { return in(s.Account, s.Name) }).
 			validIf(secret.Secret.Sound)
-	valueKind         = sealedValues{declaration{prefix: "value/"}}
-	denyingKind       = bare[bool]("denying/")
-	policiesBoundKind = bare[bool]("upgrade/secret-policies-bound")
-	dueKind           = byTime("due/", func(d Due) string { return in(d.Account, d.Name) })
+	valueKind   = sealedValues{declaration{prefix: "value/"}}
+	denyingKind = bare[bool]("denying/")
+	upgradeKind = bare[bool]("upgrade/")
+	dueKind     = byTime("due/", func(d Due) string { return in(d.Account, d.Name) })
 
 	targetKind   = named("target/", func(t Target) string { return in(t.Account, t.Name) })
 	attachedKind = bare[bool]("attached/")
@@ -65,7 +65,7 @@ var (
 var kinds = []recordType{
 	metaKind, accountKind, accessKeyKind, keyUseKind, masterKeyKind,
 	userKind, groupKind, groupRightsKind, policyKind, documentKind, systemPolicyKind,
-	secretKind, valueKind, denyingKind, policiesBoundKind, dueKind,
+	secretKind, valueKind, denyingKind, upgradeKind, dueKind,
 	targetKind, attachedKind, claimKind, spacingKind, rotationKind, wakeKind, consumerKind, eventKind,
 	engineKind, pauseKind, restoredKind, trailHeadKind, trailRunKind,
 }

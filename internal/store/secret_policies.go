@@ -118,7 +118,7 @@ func (tx *Tx) Denying(account, prefix string) ([]string, error) {
 
 // PoliciesBound reports whether [BindSecretPolicies] has run to its end.
 func (tx *Tx) PoliciesBound() (bool, error) {
-	done, _, err := policiesBoundKind.load(tx, "")
+	done, _, err := upgradeKind.load(tx, policiesBound)
 	return done, err
 }
 
@@ -156,7 +156,7 @@ func BindSecretPolicies(ctx context.Context, db *DB, log *slog.Logger) error {
 				"secret", s.Name, "principal", arn)
 		}
 	}
-	return Do(ctx, db, func(tx *Tx) error { return policiesBoundKind.saveAt(tx, "", true) })
+	return Do(ctx, db, func(tx *Tx) error { return upgradeKind.saveAt(tx, policiesBound, true) })
 }
 
 // binding has the names in a policy that an operator should check after the policy was bound: those

@@ -63,8 +63,8 @@ func (tx *Tx) PutSecret(s secret.Secret, values map[string][]byte) error {
 	return secretKind.save(tx, s)
 }
 
-// DeleteSecret removes a secret with all its values and the records of its rotation, its use and
-// its consumers. The secret must have been read in this transaction.
+// DeleteSecret removes a secret with all its values and the records of its rotation and its
+// consumers. The secret must have been read in this transaction.
 func (tx *Tx) DeleteSecret(account, name string) error {
 	old, ok := tx.loaded[in(account, name)]
 	if !ok {
@@ -75,7 +75,6 @@ func (tx *Tx) DeleteSecret(account, name string) error {
 	if old.Policy != "" {
 		denyingKind.delete(tx, in(account, name))
 	}
-	attachedKind.delete(tx, usePath(account, name))
 	tx.forgetConsumers(account, name)
 	return tx.DeleteRotation(account, name)
 }

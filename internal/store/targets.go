@@ -76,12 +76,9 @@ func (tx *Tx) GuardAttached(account, target string) error {
 func usePath(account, secret string) string { return in(account, ":"+secret) }
 
 // ChangeUse notes that this change has a target, or the logins of an application, use a secret. The
-// note stays as long as the secret. For a secret that does not exist it writes nothing.
+// note stays until [Tx.ForgetUse], also when the secret is deleted: what uses it may be restored,
+// and a secret created again with that name. So the secret must exist, or have existed.
 func (tx *Tx) ChangeUse(account, secret string) error {
-	_, exists, err := secretKind.load(tx, in(account, secret))
-	if err != nil || !exists {
-		return err
-	}
 	return attachedKind.saveAt(tx, usePath(account, secret), true)
 }
 
@@ -91,6 +88,9 @@ func (tx *Tx) GuardUse(account, secret string) (noted bool, err error) {
 	_, noted, err = attachedKind.load(tx, usePath(account, secret))
 	return noted, err
 }
+
+// ForgetUse removes the note of a secret that nothing uses any more.
+func (tx *Tx) ForgetUse(account, secret string) { attachedKind.delete(tx, usePath(account, secret)) }
 
 // Targets calls visit for each target of an account in the order of names, from the name from
 // (inclusive) on, until visit returns false.

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/keyturn/keyturn/internal/secret"
 )
 
 // Upgrade brings the records of older releases to the form of this one. Each node calls it at its
@@ -17,8 +21,17 @@ func Upgrade(ctx context.Context, db *DB, log *slog.Logger) error {
 	if err := moveClaims(ctx, db, log); err != nil {
 		return fmt.Errorf("bring the store to this release: %w", err)
 	}
-	return BindSecretPolicies(ctx, db, log)
+	if err := BindSecretPolicies(ctx, db, log); err != nil {
+		return err
+	}
+	return noteUses(ctx, db)
 }
+
+// The steps of [Upgrade] that a store needs once: the paths of the records that they are done.
+const (
+	policiesBound = "secret-policies-bound"
+	usesNoted     = "uses-noted"
+)
 
 // ErrNotUpgraded means that an older release wrote the store, and that no server of this release
 // has started on it yet.
@@ -137,4 +150,57 @@ func cutClaimPath(path string) (account, target, user string, ok bool) {
 	account, rest, hasAccount := strings.Cut(path, "/")
 	target, user, ok = strings.Cut(rest, ":")
 	return account, target, user, ok && hasAccount
+}
+
+// useBatch is how many notes one transaction writes, each by one operation.
+const useBatch = 64
+
+// UsesNoted reports whether the uses of client certificates are noted that older releases did not
+// note.
+func (tx *Tx) UsesNoted() (bool, error) {
+	done, _, err := upgradeKind.load(tx, usesNoted)
+	return done, err
+}
+
+// noteUses makes up for the [Tx.ChangeUse] that older releases did not call: it notes the client
+// certificates that the settings of secrets name, also those that were deleted since.
+func noteUses(ctx context.Context, db *DB) error {
+	tx := Snapshot(ctx, db)
+	if done, err := tx.UsesNoted(); err != nil || done {
+		return err
+	}
+	paths := map[string]bool{}
+	err := secretKind.scan(tx, "", "", func(s secret.Secret) bool {
+		if certificate := s.Settings().Login.CertificateSecret; certificate != "" {
+			paths[usePath(s.Account, certificate)] = true
+		}
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("find the client certificates that logins use: %w", err)
+	}
+	var missing []string
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		_, noted, err := attachedKind.load(tx, path)
+		if err != nil {
+			return fmt.Errorf("note the client certificates that logins use: %w", err)
+		}
+		if !noted {
+			missing = append(missing, path)
+		}
+	}
+	for batch := range slices.Chunk(missing, useBatch) {
+		err := Do(ctx, db, func(tx *Tx) error {
+			for _, path := range batch {
+				if err := attachedKind.saveAt(tx, path, true); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("note the client certificates that logins use: %w", err)
+		}
+	}
+	return Do(ctx, db, func(tx *Tx) error { return upgradeKind.saveAt(tx, usesNoted, true) })
 }

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/keyturn/keyturn/internal/secret"
+	"github.com/keyturn/keyturn/internal/target"
 )
 
 // former writes what a release before claims has stored: the description, and n claims at their
@@ -210,5 +213,65 @@ func TestUnknownFormat(t *testing.T) {
 	_, err := split("meta", []byte{metaFormat + 1})
 	if err == nil || !strings.Contains(err.Error(), "run the release that wrote it, or a newer one") {
 		t.Errorf("a newer format: %v", err)
+	}
+}
+
+// TestUpgradeNotesUses verifies that the client certificates which the secrets of an earlier store
+// use are noted, once, and after an interruption too: a deletion looks for the uses of no others.
+func TestUpgradeNotesUses(t *testing.T) {
+	t.Parallel()
+	db := openMirrored(t, 0)
+	former(t, db, 0)
+	const certificates = 3 * useBatch
+	put := func(name string, settings *secret.RotationSettings) {
+		t.Helper()
+		s := secret.Secret{
+			Account:  "1",
+			Name:     name,
+			Type:     "Generic",
+			Versions: map[string]secret.Version{"v1": {ID: "v1"}},
+			Stages:   map[secret.Stage]string{secret.Current: "v1"},
+		}
+		s.Rotation.Settings = settings
+		if err := Do(t.Context(), db, func(tx *Tx) error { return secretKind.save(tx, s) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("other", nil)
+	for i := range certificates {
+		put(fmt.Sprint("s", i), &secret.RotationSettings{
+			Target: "db", Login: target.Login{CertificateSecret: fmt.Sprint("pem", i)},
+		})
+	}
+	whole := db.kv
+	db.kv = &cutOff{KV: whole}
+	for interrupted := 0; ; interrupted++ {
+		err := Upgrade(t.Context(), db, slog.New(slog.DiscardHandler))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errCutOff) || interrupted > 100 {
+			t.Fatalf("after %d interruptions: %v", interrupted, err)
+		}
+	}
+	db.kv = whole
+	tx := Snapshot(t.Context(), db)
+	for i := range certificates {
+		if noted, err := tx.GuardUse("1", fmt.Sprint("pem", i)); err != nil || !noted {
+			t.Fatalf("pem%d is not noted, %v", i, err)
+		}
+	}
+	if n, err := attachedKind.count(tx, ""); err != nil || n != certificates {
+		t.Errorf("%d notes, %v; want %d", n, err, certificates)
+	}
+	err := Do(t.Context(), db, func(tx *Tx) error {
+		tx.ForgetUse("1", "pem0")
+		return nil
+	})
+	if err := errors.Join(err, Upgrade(t.Context(), db, db.log)); err != nil {
+		t.Fatal(err)
+	}
+	if noted, err := Snapshot(t.Context(), db).GuardUse("1", "pem0"); err != nil || noted {
+		t.Errorf("the second start has noted it again: %t, %v", noted, err)
 	}
 }

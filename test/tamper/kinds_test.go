@@ -281,7 +281,11 @@ var probes = map[string]func(s *site, n *tenant, name string) []probe{
 		return s.opens(func(tx *store.Tx) error { _, err := tx.Engine(); return err })
 	},
 	"upgrade": func(s *site, _ *tenant, _ string) []probe {
-		return s.opens(func(tx *store.Tx) error { _, err := tx.PoliciesBound(); return err })
+		return s.opens(func(tx *store.Tx) error {
+			_, err := tx.PoliciesBound()
+			_, errUses := tx.UsesNoted()
+			return errors.Join(err, errUses)
+		})
 	},
 	"trail": func(s *site, _ *tenant, node string) []probe {
 		return s.opens(func(tx *store.Tx) error { _, _, err := tx.TrailHead(node); return err })

@@ -93,7 +93,10 @@ func (o Op) send(ctx context.Context, c *kms.Client) (Reply, string, error) {
 		return o.sendMore(ctx, c)
 	case Restore:
 		a, err := c.RestoreSecret(ctx, &kms.RestoreSecretRequest{SecretName: o.Name})
-		return byName(a, err)
+		if err != nil {
+			return Reply{}, "", err
+		}
+		return Reply{Name: a.SecretName}, a.RequestID, nil
 	case Delete:
 		a, err := c.DeleteSecret(ctx, &kms.DeleteSecretRequest{
 			SecretName:                 o.Name,
