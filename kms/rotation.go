@@ -123,8 +123,10 @@ type EmergencyRotationResponse struct {
 	SecretName string `kms:"SecretName"`
 	VersionID  string `kms:"VersionId"`
 	DryRun     bool   `kms:"DryRun,omitempty"`
-	// CurrentVersionID is the version whose credential would stop working.
-	CurrentVersionID string `kms:"CurrentVersionId,omitempty"`
+	// CurrentVersionID is the version whose credential would stop working. PreviousVersionID is the
+	// one before, if its credential works in a grace period and would stop working, too.
+	CurrentVersionID  string `kms:"CurrentVersionId,omitempty"`
+	PreviousVersionID string `kms:"PreviousVersionId,omitempty"`
 	// Breaking are consumers that were seen lately, at most 100, and BreakingCount how many there
 	// are: they would be refused until they have fetched the new credential. A connection that is
 	// open stays so with most targets. Of BreakingCount, BreakingInferredCount are known by their
@@ -137,7 +139,10 @@ type EmergencyRotationResponse struct {
 	// [ConsumerDays] days may not be known at all.
 	Unknown      []SecretConsumer `kms:"Unknown,list=Consumer,omitempty"`
 	UnknownCount int              `kms:"UnknownCount,omitempty"`
-	// Findings are what a check finds that needs a consent which the secret does not have.
+	// Findings are what the emergency overrides, and what outlasts it ([RotationFinding.Outlasts]): of
+	// a check, those that need a consent which the secret does not have, those that make a planned
+	// rotation impossible and this emergency not, and notes about what the holder of the credential
+	// can use afterwards. One that takes over a rotation has only those that outlast it.
 	Findings  []RotationFinding `kms:"Findings,list=Finding,omitempty"`
 	RequestID string            `kms:"RequestId"`
 }
@@ -216,10 +221,11 @@ type DescribeRotationResponse struct {
 	// PreviousRetired says that the rotation has made the previous credential useless.
 	PreviousRetired bool `kms:"PreviousRetired,omitempty"`
 	// PreviousDeadTime is when the target rejected the previous credential, such as at an undo, or
-	// when an emergency gave its account another one.
+	// when its account may have got another one, such as in an emergency that was given up.
 	PreviousDeadTime time.Time `kms:"PreviousDeadTime,omitempty"`
-	// EarlierVersionID is the previous credential of the rotation whose end this emergency has waited
-	// for, and EarlierRetired reports that it is useless, too.
+	// EarlierVersionID is the version of the previous credential of the rotation whose end this
+	// emergency has waited for, or which a quarantine had interrupted when this emergency began in
+	// it. EarlierRetired reports that this credential is useless, too.
 	EarlierVersionID string    `kms:"EarlierVersionId,omitempty"`
 	EarlierRetired   bool      `kms:"EarlierRetired,omitempty"`
 	EndTime          time.Time `kms:"EndTime,omitempty"`

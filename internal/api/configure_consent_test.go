@@ -91,6 +91,30 @@ func TestRefusedSettingsAreInTheCommand(t *testing.T) {
 	w.refused(t, kms.CodeResourceInUse, "configure gen --target=pg --login-database=shop --strategy=double with --login-",
 		"ConfigureRotation", "SecretName", "gen", "TargetName", "pg", "Strategy", "single", "LoginDatabase", "shop")
 	says(agree)
+	w.refused(t, kms.CodeResourceInUse, "To agree: keyturn rotation configure gen --target=pg --interval=7d "+
+		"--login-endpoint=db:1 --replace --reset=grace-limit --consent=change-plugin.", "ConfigureRotation",
+		"SecretName", "gen", "TargetName", "pg", "RotationInterval", "7d", "LoginEndpoint.1", "db:1", "Replace", "true",
+		"Reset.1", "GraceLimit")
+	w.refused(t, kms.CodeResourceInUse, "To agree: keyturn rotation configure gen --target=pg --manual "+
+		"--consent=change-plugin.", "ConfigureRotation",
+		"SecretName", "gen", "TargetName", "pg", "EnableAutomaticRotation", "false")
+
+	// A command about another secret stays as it is, and a name that begins with a hyphen at the end.
+	for _, other := range []string{"gen_cred", "gen.x", "gen-x", "gen/x", "other"} {
+		w.now = w.now.Add(time.Hour) // checks of a secret are bounded
+		command := "First: keyturn rotation configure " + other + " --manual. "
+		says(command + agree)
+		w.refused(t, kms.CodeResourceInUse, command+"To agree: keyturn rotation configure gen --target=pg "+
+			"--consent=change-plugin.", "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	}
+	w.must(t, "CreateSecret", "SecretName", "--all", "SecretData", `{"username":"gen","password":"p"}`, "VersionId", "v1")
+	const first = "First: keyturn rotation configure --manual -- --all-others. "
+	says(first + "Or: keyturn rotation configure NAME. " + agree)
+	w.refused(t, kms.CodeResourceInUse, first+"Or: keyturn rotation configure --target=pg --strategy=single -- --all. "+
+		"To agree: keyturn rotation configure --target=pg --strategy=single --consent=change-plugin -- --all.",
+		"ConfigureRotation", "SecretName", "--all", "TargetName", "pg", "Strategy", "single")
+
+	says(agree)
 	w.refused(t, kms.CodeResourceInUse, "To agree: keyturn rotation configure db --consent=change-plugin.",
 		"ConfigureRotation", "SecretName", "db", "Strategy", "single")
 }

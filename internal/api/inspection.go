@@ -163,7 +163,7 @@ func (k *inspection) account(ctx context.Context) {
 		return
 	case other != "":
 		k.isTaken = true
-		k.add(takenFinding(k.secret, k.target, taken))
+		k.add(takenFinding(k.target, taken))
 		return
 	}
 	err := k.admit(ctx, k.tx, k.target, k.system, k.secret.Name, k.method.accounts)
@@ -196,16 +196,17 @@ func (k *inspection) account(ctx context.Context) {
 	}
 }
 
-// takenFinding is the finding that another secret rotates an account of s.
-func takenFinding(s secret.Secret, t store.Target, account string) target.Finding {
+// takenFinding is the finding that another secret rotates an account of a target. It does not name
+// that one: a check is stored, also for callers who may not see it.
+func takenFinding(t store.Target, account string) target.Finding {
 	return target.Finding{
 		Code:    codeTaken,
 		Verdict: target.Impossible,
 		Account: account,
 		Text: fmt.Sprintf("The account %q of target %q is rotated by another secret already, and only one secret can "+
 			"rotate it.", account, t.Name),
-		Fix: fault.Message("Use that secret, or end its rotation: keyturn rotation configure %s --target=%s names "+
-			"that secret to a caller who may see it (%s).", s.Name, t.Name, actionDescribeSecret),
+		Fix: "Rotate the account with that secret, or end that secret's rotation first. keyturn rotation list " +
+			"--target=" + fault.ShellWord(t.Name) + " lists those that you may see.",
 	}
 }
 

@@ -245,8 +245,8 @@ func TestRestoredWithoutItsCertificate(t *testing.T) {
 	restore("")
 	deleteGen()
 	w.must(t, "DeleteSecret", "SecretName", "pem", "RecoveryWindowInDays", "7")
-	restore("waits for its deletion: pem. No rotation can begin without it: cancel that deletion (keyturn secret restore " +
-		"SECRET), or name another one (" + another + ").")
+	restore("waits for its deletion: pem. No rotation can begin without it: cancel that deletion (keyturn secret " +
+		"restore SECRET), or name another one (" + another + ").")
 	w.must(t, "RestoreSecret", "SecretName", "pem")
 	used()
 

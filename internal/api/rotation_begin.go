@@ -168,7 +168,11 @@ func (c *Call) breaking(ctx context.Context, out *kms.EmergencyRotationResponse)
 		return err
 	}
 	grace := c.graceOf(s)
-	out.CurrentVersionID = s.Stages[secret.Current]
+	r, err := c.rotationOf(tx, s)
+	if err != nil {
+		return err
+	}
+	out.CurrentVersionID, out.PreviousVersionID = s.Stages[secret.Current], stillWorks(r, c.At)
 	return tx.Consumers(s.Account, s.Name, "", func(_ string, u rotation.Sighting) bool {
 		shown := shownConsumer(u, out.CurrentVersionID)
 		list, count := &out.Breaking, &out.BreakingCount
@@ -183,6 +187,16 @@ func (c *Call) breaking(ctx context.Context, out *kms.EmergencyRotationResponse)
 		}
 		return true
 	})
+}
+
+// stillWorks returns the version of the previous credential in its grace period, also where that is
+// interrupted; empty where none works.
+func stillWorks(r rotation.Record, now time.Time) string {
+	if r.State != rotation.InGrace && !r.CanUndo(now) || !r.PreviousDeadAt.IsZero() {
+		return ""
+	}
+	previous, _, _ := r.Previous()
+	return previous
 }
 
 // begin starts a rotation, once for each ID. With dry it only checks whether the rotation would be

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -597,6 +598,29 @@ func TestEmergencyNamesWhatOutlastsIt(t *testing.T) {
 	}
 }
 
+// TestEmergencyNamesThePreviousVersion verifies that a dry run names the version before the current
+// one while its credential works in a grace period, which the emergency ends.
+func TestEmergencyNamesThePreviousVersion(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	dry := func(want string) {
+		t.Helper()
+		out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1", "DryRun",
+			"true").(*kms.EmergencyRotationResponse)
+		if out.CurrentVersionID != "v1" || out.PreviousVersionID != want {
+			t.Errorf("a dry run names %q and %q, want %q", out.CurrentVersionID, out.PreviousVersionID, want)
+		}
+	}
+	dry("")
+	w.inState(t, "db", rotation.InGrace)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Base = "v0" })
+	dry("v0")
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.PreviousDeadAt = w.now })
+	dry("")
+	w.inState(t, "db", rotation.Done)
+	dry("")
+}
+
 // TestEmergencyTakesOver verifies that an emergency which takes over a rotation that is changing
 // the account, and so is not checked when it is sent, names what outlasts it.
 func TestEmergencyTakesOver(t *testing.T) {
@@ -635,7 +659,8 @@ func TestAccountOfAnotherSecret(t *testing.T) {
 	isTaken := func(f kms.RotationFinding) bool { return f.Code == "account-of-another-secret" }
 	i := slices.IndexFunc(out.Findings, isTaken)
 	if i < 0 || out.Findings[i].Verdict != string(target.Impossible) ||
-		strings.Contains(out.Findings[i].Text+out.Findings[i].Fix, `"second"`) {
+		strings.Contains(out.Findings[i].Text+out.Findings[i].Fix, `"second"`) ||
+		!strings.HasSuffix(out.Findings[i].Fix, "keyturn rotation list --target=pg lists those that you may see.") {
 		t.Errorf("the check finds %+v", out.Findings)
 	}
 	if list := w.check(t, "second").Findings; slices.ContainsFunc(list, isTaken) {
@@ -643,37 +668,78 @@ func TestAccountOfAnotherSecret(t *testing.T) {
 	}
 }
 
-// TestRepairSendsNoOtherMember verifies that what the target has accepted of a version counts for
-// the members that were its credential then: with other settings, a repair sends nothing of it.
+// TestRepairSendsNoOtherMember verifies that what the target has accepted of a version, or a
+// rotation has made of it, counts for the members that were its credential then: with other
+// settings, a repair sends nothing of it.
 func TestRepairSendsNoOtherMember(t *testing.T) {
 	t.Parallel()
+	for _, generated := range []bool{false, true} {
+		for _, tt := range []struct {
+			settings []string
+			want     bool
+		}{
+			{nil, true},
+			{[]string{"GracePeriod", "1h"}, true},
+			{[]string{"SecretMember", "password"}, true},
+			{[]string{"SecretMember", "x"}, false},
+			{[]string{"AccountMember", "u", "SecretMember", "x"}, false},
+		} {
+			t.Run(fmt.Sprintf("generated %v, %v", generated, tt.settings), func(t *testing.T) {
+				t.Parallel()
+				w, _ := rotating(t)
+				w.must(t, "CreateSecret", "SecretName", "two", "VersionId", "v1",
+					"SecretData", `{"username":"three","password":"p","u":"vic","x":"q"}`)
+				configure := func(settings ...string) {
+					t.Helper()
+					w.must(t, "ConfigureRotation", append([]string{"SecretName", "two"}, settings...)...)
+				}
+				configure("TargetName", "pg", "SecretMember", "password")
+				w.put(t, "two", func(s *secret.Secret, r *rotation.Record) {
+					if generated { // the target has not accepted it yet
+						s.LastOrder++
+						v := s.Versions["v1"]
+						v.MadeByRotation, v.Order = true, s.LastOrder
+						s.Versions["v1"] = v
+						return
+					}
+					*r = r.Seen("v1", w.now, w.now.Add(time.Hour))
+				})
+				if tt.settings != nil {
+					configure(tt.settings...)
+				}
+				w.put(t, "two", func(_ *secret.Secret, r *rotation.Record) {
+					*r = r.Drifted("v1", "pg", target.Single, "wrong password", w.now)
+				})
+				if got := slices.Contains(w.describe(t, "two").RepairActions, kms.RepairApply); got != tt.want {
+					t.Errorf("a repair can send the stored credential: %t, want %t", got, tt.want)
+				}
+			})
+		}
+	}
+}
+
+// TestRestoresNoOtherMember verifies that other settings in the middle of a rotation do not make
+// the engine restore a member of the base that the target has not accepted.
+func TestRestoresNoOtherMember(t *testing.T) {
+	t.Parallel()
 	w, _ := rotating(t)
-	w.must(t, "CreateSecret", "SecretName", "two", "VersionId", "v1",
-		"SecretData", `{"username":"three","password":"p","u":"vic","x":"q"}`)
-	w.must(t, "ConfigureRotation", "SecretName", "two", "TargetName", "pg")
-	for generated, settings := range map[bool][]string{
-		false: {"AccountMember", "u", "SecretMember", "x"},
-		true:  {"SecretMember", "x"},
-	} {
-		w.must(t, "ConfigureRotation", "SecretName", "two", "Reset.1", "AccountMember", "Reset.2", "SecretMember")
-		w.inState(t, "two", rotation.Quarantined)
-		w.put(t, "two", func(s *secret.Secret, r *rotation.Record) {
-			v := s.Versions["v1"]
-			v.MadeByRotation, v.Order = generated, s.Rotation.Meant+1
-			s.Versions["v1"], s.LastOrder = v, v.Order
-			r.Mode, r.Candidate, r.Base, r.Accepted, r.Target = rotation.Reapply, "v1", "v1", "v1", "pg"
-		})
-		can := func() bool {
-			out := w.must(t, "DescribeRotation", "SecretName", "two").(*kms.DescribeRotationResponse)
-			return slices.Contains(out.RepairActions, kms.RepairApply)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.inState(t, "gen", rotation.Applied)
+	w.put(t, "gen", func(_ *secret.Secret, r *rotation.Record) { r.Base, r.BaseAccepted = "v1", true })
+	restorable := func() bool {
+		t.Helper()
+		turn, ok, err := w.gate.Engine(1).Load(t.Context(), account, "gen")
+		if err != nil || !ok {
+			t.Fatalf("load: %v, %v", ok, err)
 		}
-		if !can() {
-			t.Fatal("a repair cannot send the credential that the target has accepted")
-		}
-		w.must(t, "ConfigureRotation", append([]string{"SecretName", "two"}, settings...)...)
-		if can() {
-			t.Errorf("generated %v: a repair would send other members than the target has accepted", generated)
-		}
+		return turn.Restorable()
+	}
+	if !restorable() {
+		t.Error("the engine does not restore what the target has accepted")
+	}
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "SecretMember", "username")
+	if restorable() {
+		t.Error("the engine would restore another member than the target has accepted")
 	}
 }
 

@@ -2,9 +2,7 @@ package api
 
 import (
 	"context"
-	"errors"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +59,7 @@ func configureRotation(
 	}
 	check, err := c.refuseImpossible(ctx, judged, settings)
 	if err != nil {
-		return nil, completed(err, judged, in)
+		return nil, c.completed(err, judged, in)
 	}
 	var changes []kms.RotationSettingChange
 	_, err = c.alter(ctx, in.SecretName, func(tx *store.Tx, s secret.Secret) (secret.Secret, error) {
@@ -89,78 +87,6 @@ func configureRotation(
 		out.Changes = changes
 	}
 	return out, err
-}
-
-// completed returns a refusal in which each command that configures the secret also names what the
-// refused call has named: nothing of that is stored, and the secret has no target, or another one.
-func completed(err error, s secret.Secret, in *kms.ConfigureRotationRequest) error {
-	var refusal *fault.Error
-	if s.Managed() || in.TargetName == s.TargetName() || in.TargetName == "" || !errors.As(err, &refusal) {
-		return err
-	}
-	const verbs = "rotation configure"
-	command, flagsFirst := fault.Command(verbs, s.Name), strings.HasPrefix(s.Name, "-")
-	if flagsFirst {
-		command = "keyturn " + verbs + " "
-	}
-	parts := strings.Split(refusal.Msg, command)
-	for i, part := range parts[1:] {
-		own := givenFlags.FindString(" " + strings.TrimPrefix(part, " "))
-		var missing string
-		for _, f := range namedFlags(in) {
-			if value := f.flag + "=" + fault.ShellWord(f.value); f.value != "" &&
-				!strings.Contains(own, " "+value) && (f.list || !strings.Contains(own, " "+f.flag+"=")) {
-				missing += " " + value
-			}
-		}
-		if flagsFirst {
-			missing = strings.TrimPrefix(missing, " ") + " "
-		}
-		parts[i+1] = missing + part
-	}
-	out := *refusal
-	out.Msg = strings.Join(parts, command)
-	return &out
-}
-
-// givenFlags matches the flags of a command in a text.
-var givenFlags = regexp.MustCompile(`^(?: --[a-z-]+(?:=\S+)?)*`)
-
-// namedFlag is a flag of keyturn rotation configure, and its value in a call.
-type namedFlag struct {
-	flag, value string
-	list        bool // it may be repeated
-}
-
-// namedFlags returns the flags with which the command makes a call.
-func namedFlags(in *kms.ConfigureRotationRequest) []namedFlag {
-	flags := []namedFlag{
-		{flag: "--target", value: in.TargetName},
-		{flag: "--strategy", value: in.Strategy},
-		{flag: "--account", value: in.AccountName},
-		{flag: "--clone-account", value: in.CloneAccountName},
-		{flag: "--account-member", value: in.AccountMember},
-		{flag: "--secret-member", value: in.SecretMember},
-		{flag: "--interval", value: in.RotationInterval},
-		{flag: "--cron", value: in.Cron},
-		{flag: "--time-zone", value: in.TimeZone},
-		{flag: "--window", value: in.Window},
-		{flag: "--blackouts", value: in.Blackouts},
-		{flag: "--grace", value: in.GracePeriod},
-		{flag: "--grace-limit", value: in.GraceLimit},
-		{flag: "--group", value: in.Group},
-		{flag: "--group-gap", value: in.GroupGap},
-		{flag: "--login-database", value: in.LoginDatabase},
-		{flag: "--login-role", value: in.LoginRole},
-		{flag: "--login-certificate-secret", value: in.LoginCertificateSecret},
-	}
-	for _, address := range in.LoginEndpoints {
-		flags = append(flags, namedFlag{flag: "--login-endpoint", value: address, list: true})
-	}
-	for _, token := range in.Consents {
-		flags = append(flags, namedFlag{flag: "--consent", value: token, list: true})
-	}
-	return flags
 }
 
 // standingWait bounds how long ConfigureRotation waits for a target.
@@ -388,7 +314,7 @@ func (c *Call) configure(
 	case settings.Target == "":
 		return s, fault.Required("TargetName")
 	}
-	before, meant := s.TargetName(), s.Rotation.Meant
+	before := s
 	s, err := s.Attach(settings, c.At)
 	if err != nil {
 		return s, err
@@ -397,14 +323,15 @@ func (c *Call) configure(
 	if err != nil {
 		return s, err
 	}
-	if r.Accepted != "" && meant != s.Rotation.Meant { // that was another credential of the version
-		r.Accepted = ""
+	if !before.Settings().SameCredential(settings) && (r.Accepted != "" || r.BaseAccepted) {
+		// The target has accepted other members of these versions.
+		r.Accepted, r.BaseAccepted = "", false
 		if err := tx.PutRotation(&r); err != nil {
 			return s, err
 		}
 	}
-	if r.InFlight() && before != s.TargetName() {
-		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before)
+	if r.InFlight() && before.TargetName() != s.TargetName() {
+		return s, fault.New(fault.InUse, "The rotation %q at target %q has not ended.", r.ID, before.TargetName())
 	}
 	if s.TargetName() == secret.OwnUsers {
 		if !settings.Login.IsZero() {

@@ -149,7 +149,7 @@ func (e *Env) probeSkip(
 	case err != nil:
 		return probeSkip{}, err
 	case other != "":
-		return probeSkip{kms.SkippedTaken, takenFinding(s, t, account).Text}, nil
+		return probeSkip{kms.SkippedTaken, takenFinding(t, account).Text}, nil
 	}
 	switch {
 	case r.State == rotation.Quarantined:

@@ -13,10 +13,13 @@ import (
 
 // rotationSetting is a setting of ConfigureRotation that is kept unless a call names it.
 type rotationSetting struct {
-	// param is its parameter, and its name in Reset.
-	param string
+	// param is its parameter, and its name in Reset; flag is the flag of keyturn rotation configure,
+	// without --.
+	param, flag string
 	// text returns its value as a caller may give it; empty means the default.
 	text func(s *secret.RotationSettings) string
+	// list returns the values of a parameter that may be repeated; nil for another one.
+	list func(s *secret.RotationSettings) []string
 	copy func(to, from *secret.RotationSettings)
 	// add adds a kept value to the one that a call names; nil for a setting that it replaces.
 	add func(to, from *secret.RotationSettings)
@@ -25,18 +28,20 @@ type rotationSetting struct {
 	ofTarget bool
 }
 
-func textSetting(param string, ofTarget bool, field func(s *secret.RotationSettings) *string) rotationSetting {
+func textSetting(param, flag string, ofTarget bool, field func(s *secret.RotationSettings) *string) rotationSetting {
 	return rotationSetting{
 		param:    param,
+		flag:     flag,
 		text:     func(s *secret.RotationSettings) string { return *field(s) },
 		copy:     func(to, from *secret.RotationSettings) { *field(to) = *field(from) },
 		ofTarget: ofTarget,
 	}
 }
 
-func graceSetting(param string, field func(s *secret.RotationSettings) **time.Duration) rotationSetting {
+func graceSetting(param, flag string, field func(s *secret.RotationSettings) **time.Duration) rotationSetting {
 	return rotationSetting{
 		param: param,
+		flag:  flag,
 		text: func(s *secret.RotationSettings) string {
 			if d := *field(s); d != nil {
 				return formatDuration(*d)
@@ -55,31 +60,38 @@ const (
 var rotationSettings = []rotationSetting{
 	{
 		param:    "Strategy",
+		flag:     "strategy",
 		text:     func(s *secret.RotationSettings) string { return string(s.Strategy) },
 		copy:     func(to, from *secret.RotationSettings) { to.Strategy = from.Strategy },
 		ofTarget: true,
 	},
-	textSetting("AccountName", true, func(s *secret.RotationSettings) *string { return &s.Account }),
-	textSetting("CloneAccountName", true, func(s *secret.RotationSettings) *string { return &s.CloneAccount }),
-	textSetting("AccountMember", false, func(s *secret.RotationSettings) *string { return &s.AccountMember }),
-	textSetting("SecretMember", false, func(s *secret.RotationSettings) *string { return &s.SecretMember }),
-	textSetting(paramCron, false, func(s *secret.RotationSettings) *string { return &s.Schedule.Cron }),
-	textSetting("TimeZone", false, func(s *secret.RotationSettings) *string { return &s.Schedule.Zone }),
+	textSetting("AccountName", "account", true, func(s *secret.RotationSettings) *string { return &s.Account }),
+	textSetting("CloneAccountName", "clone-account", true,
+		func(s *secret.RotationSettings) *string { return &s.CloneAccount }),
+	textSetting("AccountMember", "account-member", false,
+		func(s *secret.RotationSettings) *string { return &s.AccountMember }),
+	textSetting("SecretMember", "secret-member", false,
+		func(s *secret.RotationSettings) *string { return &s.SecretMember }),
+	textSetting(paramCron, "cron", false, func(s *secret.RotationSettings) *string { return &s.Schedule.Cron }),
+	textSetting("TimeZone", "time-zone", false, func(s *secret.RotationSettings) *string { return &s.Schedule.Zone }),
 	{
 		param: "Window",
+		flag:  "window",
 		text:  func(s *secret.RotationSettings) string { return s.Schedule.Window.String() },
 		copy:  func(to, from *secret.RotationSettings) { to.Schedule.Window = from.Schedule.Window },
 	},
 	{
 		param: "Blackouts",
+		flag:  "blackouts",
 		text:  func(s *secret.RotationSettings) string { return rotation.FormatBlackouts(s.Schedule.Blackouts) },
 		copy:  func(to, from *secret.RotationSettings) { to.Schedule.Blackouts = from.Schedule.Blackouts },
 	},
-	graceSetting("GracePeriod", func(s *secret.RotationSettings) **time.Duration { return &s.Grace }),
-	graceSetting("GraceLimit", func(s *secret.RotationSettings) **time.Duration { return &s.GraceLimit }),
-	textSetting("Group", false, func(s *secret.RotationSettings) *string { return &s.Group }),
+	graceSetting("GracePeriod", "grace", func(s *secret.RotationSettings) **time.Duration { return &s.Grace }),
+	graceSetting("GraceLimit", "grace-limit", func(s *secret.RotationSettings) **time.Duration { return &s.GraceLimit }),
+	textSetting("Group", "group", false, func(s *secret.RotationSettings) *string { return &s.Group }),
 	{
 		param: "GroupGap",
+		flag:  "group-gap",
 		text: func(s *secret.RotationSettings) string {
 			if s.Gap == 0 {
 				return ""
@@ -90,18 +102,23 @@ var rotationSettings = []rotationSetting{
 	},
 	{
 		param:    "LoginEndpoint",
+		flag:     "login-endpoint",
 		text:     func(s *secret.RotationSettings) string { return strings.Join(s.Login.Endpoints, ", ") },
+		list:     func(s *secret.RotationSettings) []string { return s.Login.Endpoints },
 		copy:     func(to, from *secret.RotationSettings) { to.Login.Endpoints = from.Login.Endpoints },
 		ofTarget: true,
 	},
-	textSetting("LoginDatabase", true, func(s *secret.RotationSettings) *string { return &s.Login.Database }),
-	textSetting("LoginRole", true, func(s *secret.RotationSettings) *string { return &s.Login.Role }),
-	textSetting("LoginCertificateSecret", true, func(s *secret.RotationSettings) *string {
+	textSetting("LoginDatabase", "login-database", true,
+		func(s *secret.RotationSettings) *string { return &s.Login.Database }),
+	textSetting("LoginRole", "login-role", true, func(s *secret.RotationSettings) *string { return &s.Login.Role }),
+	textSetting("LoginCertificateSecret", "login-certificate-secret", true, func(s *secret.RotationSettings) *string {
 		return &s.Login.CertificateSecret
 	}),
 	{
 		param: paramConsent,
+		flag:  "consent",
 		text:  func(s *secret.RotationSettings) string { return strings.Join(s.Consents, ", ") },
+		list:  func(s *secret.RotationSettings) []string { return s.Consents },
 		copy:  func(to, from *secret.RotationSettings) { to.Consents = from.Consents },
 		// Consents add up: agreeing to one more finding withdraws none.
 		add:      func(to, from *secret.RotationSettings) { to.Consents = union(to.Consents, from.Consents) },
@@ -244,8 +261,8 @@ func settingChanges(before, after secret.Secret) []kms.RotationSettingChange {
 		}
 	}
 	a, b := before.Settings(), after.Settings()
-	add("TargetName", before.TargetName(), after.TargetName())
-	add("RotationInterval", intervalText(before), intervalText(after))
+	add(paramTarget, before.TargetName(), after.TargetName())
+	add(paramInterval, intervalText(before), intervalText(after))
 	for _, r := range rotationSettings {
 		add(r.param, r.text(&a), r.text(&b))
 	}

@@ -105,7 +105,7 @@ func (t *Turn) Taken() (into func(rotation.Record) rotation.Record, ok bool) {
 		At:       t.env.Now().UTC(),
 		Target:   t.Target.Name,
 		Version:  t.Secret.Stages[secret.Current],
-		Findings: []target.Finding{takenFinding(t.Secret, t.Target, account)},
+		Findings: []target.Finding{takenFinding(t.Target, account)},
 	}.Bounded()
 	return func(r rotation.Record) rotation.Record {
 		r.Check = keepingNotPrepared(r.Check, &check)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/keyturn/keyturn/internal/api"
 	"github.com/keyturn/keyturn/internal/target/command"
 	"github.com/keyturn/keyturn/internal/wire"
 	"github.com/keyturn/keyturn/kms"
@@ -119,7 +120,7 @@ func readConsents(n ast.Node, constants map[string]string, used map[string]bool)
 }
 
 // TestSettingsHaveFlags verifies that each flag of configure that sets a value can be reset and is
-// shown, and that nothing else can.
+// shown, and that nothing else can; and that messages of the server name it by its parameter.
 func TestSettingsHaveFlags(t *testing.T) {
 	t.Parallel()
 	r := &kms.DescribeRotationResponse{}
@@ -142,7 +143,12 @@ func TestSettingsHaveFlags(t *testing.T) {
 		}
 	}
 	params := reflect.TypeFor[kms.ConfigureRotationRequest]()
+	ofServer := api.ConfigureFlags()
 	for _, s := range rotationSettings {
+		if ofServer[s.param] != s.flag {
+			t.Errorf("the server names %s as --%s, and the command has --%s", s.param, ofServer[s.param], s.flag)
+		}
+		delete(ofServer, s.param)
 		settings = append(settings, s.flag)
 		if got := s.of(r); got != s.param && got != s.param+"s" && "Configured"+s.param != got {
 			t.Errorf("--%s shows the member %s, and sets %s", s.flag, got, s.param)
@@ -154,6 +160,9 @@ func TestSettingsHaveFlags(t *testing.T) {
 	}
 	if diff := cmp.Diff(named, settings, cmpopts.SortSlices(strings.Compare)); diff != "" {
 		t.Errorf("flags and settings (-flags +settings):\n%s", diff)
+	}
+	if len(ofServer) > 0 {
+		t.Errorf("flags that the server names, and the command does not have: %v", ofServer)
 	}
 	_, err := resetParam("window-size")
 	if err == nil || !strings.Contains(err.Error(), "use one of: strategy, account,") {

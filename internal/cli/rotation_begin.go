@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
@@ -97,10 +98,6 @@ func (c *rotationEmergency) Run(e *env) error {
 
 // warn says what an emergency breaks, and asks whether it is to be.
 func (c *rotationEmergency) warn(e *env, client *kms.Client) error {
-	before, err := e.readable(client, c.Name) // the rotation that it ends or takes over
-	if err != nil {
-		return err
-	}
 	out, err := client.EmergencyRotation(e.ctx, &kms.EmergencyRotationRequest{
 		SecretName: c.Name,
 		VersionID:  c.ID,
@@ -109,52 +106,57 @@ func (c *rotationEmergency) warn(e *env, client *kms.Client) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(e.stderr, wouldStop(out, before))
+	fmt.Fprintln(e.stderr, wouldStop(out))
 	if err := printBroken(e.stderr, out); err != nil {
 		return err
 	}
-	for _, part := range []struct {
-		what string
-		has  func(kms.RotationFinding) bool
-	}{
-		{
-			"These findings would stop a planned rotation. The answer yes overrides them:",
-			func(f kms.RotationFinding) bool { return f.Verdict != string(target.Note) },
-		},
-		{
-			"The emergency does not remove these, and the holder of the credential can use them afterwards:",
-			func(f kms.RotationFinding) bool { return f.Outlasts },
-		},
-	} {
-		list := slices.DeleteFunc(slices.Clone(out.Findings), func(f kms.RotationFinding) bool { return !part.has(f) })
-		if len(list) > 0 {
-			fmt.Fprintln(e.stderr, "\n"+part.what)
-		}
-		for _, f := range list {
-			fmt.Fprintf(e.stderr, "%s: %s %s\n", f.Code, f.Text, f.Fix)
-		}
-	}
+	printEmergencyFindings(e.stderr, out.Findings)
 	fmt.Fprintln(e.stderr)
 	return e.confirm(fmt.Sprintf("Replace the credential of %s?", c.Name))
 }
 
-// wouldStop says which credentials an emergency makes useless: in a grace period the previous one,
-// too.
-func wouldStop(out *kms.EmergencyRotationResponse, before *kms.DescribeRotationResponse) string {
-	if previous := stillWorks(before); previous != "" {
+// printEmergencyFindings prints what an emergency overrides, and what it leaves. A finding of both
+// sorts is printed in full once.
+func printEmergencyFindings(w io.Writer, findings []kms.RotationFinding) {
+	overridden := func(f kms.RotationFinding) bool { return f.Verdict != string(target.Note) }
+	for _, part := range []struct {
+		what string
+		has  func(kms.RotationFinding) bool
+		text func(kms.RotationFinding) string
+	}{
+		{
+			"These findings would stop a planned rotation. The answer yes overrides them:",
+			overridden,
+			func(f kms.RotationFinding) string { return f.Text + " " + f.Fix },
+		},
+		{
+			"The emergency does not remove these, and the holder of the credential can use them afterwards:",
+			func(f kms.RotationFinding) bool { return f.Outlasts },
+			func(f kms.RotationFinding) string {
+				if overridden(f) {
+					return strings.TrimPrefix(f.AccountName+", see above.", ", ")
+				}
+				return f.Text + " " + f.Fix
+			},
+		},
+	} {
+		list := slices.DeleteFunc(slices.Clone(findings), func(f kms.RotationFinding) bool { return !part.has(f) })
+		if len(list) > 0 {
+			fmt.Fprintln(w, "\n"+part.what)
+		}
+		for _, f := range list {
+			fmt.Fprintf(w, "%s: %s\n", f.Code, part.text(f))
+		}
+	}
+}
+
+// wouldStop says which credentials an emergency makes useless.
+func wouldStop(out *kms.EmergencyRotationResponse) string {
+	if previous := out.PreviousVersionID; previous != "" {
 		return fmt.Sprintf("The credentials in versions %s and %s of %s would stop working.", out.CurrentVersionID, previous,
 			out.SecretName)
 	}
 	return fmt.Sprintf("The credential in version %s of %s would stop working.", out.CurrentVersionID, out.SecretName)
-}
-
-// stillWorks returns the version of the previous credential in its grace period, also where that is
-// interrupted; empty where none works.
-func stillWorks(r *kms.DescribeRotationResponse) string {
-	if !inGrace(r) && !r.UndoPossible || !r.PreviousDeadTime.IsZero() {
-		return ""
-	}
-	return r.BaseVersionID
 }
 
 // printBroken names those whose credential an emergency makes useless. A principal that is known by
@@ -309,7 +311,8 @@ func cancelled(r *kms.DescribeRotationResponse) string {
 		text := fmt.Sprintf("The rotation of %s is done, and version %s stays current. %s", r.SecretName,
 			r.CandidateVersionID, r.Reason)
 		if r.Trigger == string(rotation.Emergency) && !r.PreviousRetired {
-			text += " That is the one that may have leaked: make it useless at the target."
+			text += fmt.Sprintf(" The credential of version %s may have leaked: make it useless at the target.",
+				r.BaseVersionID)
 		}
 		return text
 	case inGrace(r):

@@ -72,27 +72,17 @@ func TestBrokenAreCountedByEvidence(t *testing.T) {
 }
 
 // TestEmergencyNamesBothCredentials verifies that the question and the end of an emergency name the
-// previous credential, too, where it works in its grace period, also in one that is interrupted;
-// and that the command fails where that credential may still work.
+// previous credential, too, where it works, and that the command fails where it may still work
+// afterwards.
 func TestEmergencyNamesBothCredentials(t *testing.T) {
 	t.Parallel()
-	const one, both = "The credential in version v2 of db would stop working.",
-		"The credentials in versions v2 and v1 of db would stop working."
-	out := &kms.EmergencyRotationResponse{SecretName: "db", CurrentVersionID: "v2"}
-	for _, tt := range []struct {
-		before kms.DescribeRotationResponse
-		want   string
-	}{
-		{kms.DescribeRotationResponse{State: kms.RotationGrace, BaseVersionID: "v1"}, both},
-		{kms.DescribeRotationResponse{State: "quarantined", BaseVersionID: "v1", UndoPossible: true}, both},
-		{
-			kms.DescribeRotationResponse{State: kms.RotationGrace, BaseVersionID: "v1", PreviousDeadTime: time.Unix(1, 0)},
-			one,
-		},
-		{kms.DescribeRotationResponse{State: kms.RotationDone, BaseVersionID: "v1"}, one},
+	for previous, want := range map[string]string{
+		"":   "The credential in version v2 of db would stop working.",
+		"v1": "The credentials in versions v2 and v1 of db would stop working.",
 	} {
-		if got := wouldStop(out, &tt.before); got != tt.want {
-			t.Errorf("the question is %q, want %q", got, tt.want)
+		out := &kms.EmergencyRotationResponse{SecretName: "db", CurrentVersionID: "v2", PreviousVersionID: previous}
+		if got := wouldStop(out); got != want {
+			t.Errorf("the question is %q, want %q", got, want)
 		}
 	}
 	for _, tt := range []struct {
@@ -123,11 +113,39 @@ func TestEmergencyNamesBothCredentials(t *testing.T) {
 	}
 }
 
+// TestEmergencyPrintsAFindingOnce verifies that a finding which an emergency both overrides and
+// leaves is printed once in full, and named in the other list.
+func TestEmergencyPrintsAFindingOnce(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	printEmergencyFindings(&b, []kms.RotationFinding{
+		{Code: "both", Verdict: "needs-consent", AccountName: "'app'@'h'", Text: "Two.", Fix: "Remove one.", Outlasts: true},
+		{Code: "over", Verdict: "impossible", Text: "Closed.", Fix: "Open it."},
+		{Code: "left", Verdict: "note", Text: "A job.", Fix: "Drop it.", Outlasts: true},
+		{Code: "secrets", Verdict: "impossible", Text: "A limit.", Fix: "Remove it.", Outlasts: true},
+	})
+	const want = `
+These findings would stop a planned rotation. The answer yes overrides them:
+both: Two. Remove one.
+over: Closed. Open it.
+secrets: A limit. Remove it.
+
+The emergency does not remove these, and the holder of the credential can use them afterwards:
+both: 'app'@'h', see above.
+left: A job. Drop it.
+secrets: see above.
+`
+	if b.String() != want {
+		t.Errorf("printed: %s\nwant: %s", &b, want)
+	}
+}
+
 // TestCancelSaysWhatIsLeft verifies that a cancelled rotation is described by the state that it is
 // in now: only before the promotion is anything taken back.
 func TestCancelSaysWhatIsLeft(t *testing.T) {
 	t.Parallel()
-	const kept = "The retirement was cancelled: the target still accepts the credential of version v1."
+	const kept = "The retirement was cancelled: the target still accepts the credential of version v1. What outlasts " +
+		"it: 1 scheduled event runs with the rights of 'app'. Then run: ALTER EVENT `d`.`e` DISABLE;"
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, tt := range []struct {
 		r    kms.DescribeRotationResponse
@@ -150,7 +168,7 @@ func TestCancelSaysWhatIsLeft(t *testing.T) {
 				Reason:  kept,
 			},
 			"The rotation of db is done, and version v2 stays current. " + kept +
-				" That is the one that may have leaked: make it useless at the target.",
+				" The credential of version v1 may have leaked: make it useless at the target.",
 		},
 		{
 			kms.DescribeRotationResponse{State: kms.RotationGrace, GraceUntil: at},
@@ -178,7 +196,7 @@ func TestCancelSaysWhatIsLeft(t *testing.T) {
 			"The repair of db is cancelled; it is quarantined again.",
 		},
 	} {
-		tt.r.SecretName, tt.r.CandidateVersionID = "db", "v2"
+		tt.r.SecretName, tt.r.CandidateVersionID, tt.r.BaseVersionID = "db", "v2", "v1"
 		if got := cancelled(&tt.r); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.r.State, got, tt.want)
 		}

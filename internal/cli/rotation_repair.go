@@ -185,8 +185,8 @@ func explanation(r *kms.DescribeRotationResponse) string {
       changes nothing at the target.
 `, r.SecretName, r.BaseVersionID)
 	default:
-		undo = fmt.Sprintf("  An undo would probably fail: the target has not accepted the previous credential, of version "+
-			"%s, since %s.\n", r.BaseVersionID, when(r.PreviousDeadTime))
+		undo = fmt.Sprintf("  An undo would probably fail: the target has rejected the previous credential, of version "+
+			"%s, or its account may have got another one, at %s.\n", r.BaseVersionID, when(r.PreviousDeadTime))
 	}
 	return fault.Message(`The rotation of %[1]s at target %[2]s needs an operator. Every version is kept.
 

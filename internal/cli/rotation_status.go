@@ -163,11 +163,11 @@ func addPrevious(add func(name, value string), r *kms.DescribeRotationResponse) 
 	switch {
 	case !inGrace(r) && !undoable(r):
 	case !r.PreviousDeadTime.IsZero():
-		add("previous", "not accepted by the target since "+when(r.PreviousDeadTime))
+		add("previous", "probably not accepted by the target since "+when(r.PreviousDeadTime))
 	case undoable(r):
 		until := "now; a repair ends that"
 		if !r.GraceUntil.IsZero() {
-			until = "now; after a repair, until " + when(r.GraceUntil) + " only"
+			until = "until the repair, and then until " + when(r.GraceUntil)
 		}
 		add("undo possible", until)
 	default:

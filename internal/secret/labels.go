@@ -159,15 +159,15 @@ func (s Secret) Attach(settings RotationSettings, now time.Time) (Secret, error)
 	if err := s.Usable(); err != nil {
 		return s, err
 	}
-	if !s.Settings().sameCredential(settings) {
+	if !s.Settings().SameCredential(settings) {
 		s.Rotation.Meant = s.LastOrder
 	}
 	s.Rotation.Settings = &settings
 	return s.touched(now), nil
 }
 
-// sameCredential reports whether a value has the same credential with other settings.
-func (a RotationSettings) sameCredential(b RotationSettings) bool {
+// SameCredential reports whether a value has the same credential with other settings.
+func (a RotationSettings) SameCredential(b RotationSettings) bool {
 	return a.Account == b.Account && a.CloneAccount == b.CloneAccount && a.AccountMember == b.AccountMember &&
 		a.SecretMember == b.SecretMember
 }

@@ -89,7 +89,7 @@ func (tx *Tx) GuardUse(account, secret string) (noted bool, err error) {
 	return noted, err
 }
 
-// ForgetUse removes the note of a secret that nothing uses any more.
+// ForgetUse removes the note of a secret that nothing uses now.
 func (tx *Tx) ForgetUse(account, secret string) { attachedKind.delete(tx, usePath(account, secret)) }
 
 // Targets calls visit for each target of an account in the order of names, from the name from

@@ -5,8 +5,8 @@ var mysqlMutations = []mutation{
 	{
 		name: "a host of another application is not seen before the names change back",
 		file: "internal/target/mysql/check_double.go",
-		old:  "; len(others) > 0 {",
-		new:  "; len(others) > 1000 {",
+		old:  "len(others) == 0 {",
+		new:  "len(others) < 1000 {",
 		pkg:  "internal/target/mysql",
 		test: "TestMariaDB",
 	},
