@@ -193,6 +193,8 @@ func (k *inspection) account(ctx context.Context) {
 	}
 	if err != nil {
 		k.failed(err)
+	} else if _, asks := k.system.(target.Checker); asks {
+		k.adminAccepted(k.target)
 	}
 }
 

@@ -18,20 +18,96 @@ const maxLoginWindows = 10_000
 // secret it belongs to. The record of a secret has its own window for all nodes, which is deleted
 // with the secret.
 type loginWindows struct {
-	mu    sync.Mutex
-	until map[loginWindow]time.Time // guarded by mu
+	mu     sync.Mutex
+	until  map[loginWindow]time.Time       // guarded by mu
+	admins map[administrator]rejectedAdmin // guarded by mu
 }
 
-// loginWindow is an account at a target, or the administrator of a target with one version of its
-// secret: a new version may be tried at once.
+// loginWindow is an account at a target.
 type loginWindow struct {
-	target, account, administrator string
+	target, account string
 	// adopts says that it is of credentials that a caller adopts: an operator need not wait because
 	// the stored credential was rejected.
 	adopts bool
 }
 
-func newLoginWindows() *loginWindows { return &loginWindows{until: map[loginWindow]time.Time{}} }
+func newLoginWindows() *loginWindows {
+	return &loginWindows{until: map[loginWindow]time.Time{}, admins: map[administrator]rejectedAdmin{}}
+}
+
+// administrator is the account with which a target is opened, in one version of its secret. It has
+// the settings of the target and not its ID, so that a target that is registered anew with the same
+// ones does not have the same account tried again.
+type administrator struct{ account, kind, config, secret, version string }
+
+// rejectedAdmin is an administrator that its target has rejected.
+type rejectedAdmin struct {
+	triedAt time.Time
+	// by is the call, or the secret of the engine, that tries it now; nil after another rejection.
+	by any
+}
+
+// probeAdminAfter is how long the engine's probes leave an administrator alone that was rejected:
+// they are made without end, and no caller waits for them.
+const probeAdminAfter = time.Hour
+
+// adminFrom reports whether by may log in as an administrator now, or when it may. One that was
+// rejected is tried once in a window, whatever secret that is for, and by the engine's probes
+// after [probeAdminAfter]; after a change of the target it is tried at once.
+func (l *loginWindows) adminFrom(
+	a administrator, t store.Target, by any, probes bool, now time.Time,
+) (from time.Time, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen, known := l.admins[a]
+	isUpdated := t.UpdatedAt.After(t.CreatedAt) && t.UpdatedAt.After(seen.triedAt)
+	switch {
+	case !known || seen.by == by && seen.by != nil:
+		return now, true
+	case isUpdated, seen.triedAt.After(now): // the clock was set back
+		delete(l.admins, a)
+		return now, true
+	}
+	from = seen.triedAt.Add(rotation.LoginWindow)
+	if probes {
+		from = seen.triedAt.Add(probeAdminAfter)
+	}
+	if now.Before(from) {
+		return from, false
+	}
+	l.admins[a] = rejectedAdmin{triedAt: now, by: by}
+	return now, true
+}
+
+// adminRejected notes that an administrator was rejected.
+func (l *loginWindows) adminRejected(a administrator, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.admins) >= maxLoginWindows {
+		for other, seen := range l.admins {
+			if now.Sub(seen.triedAt) >= probeAdminAfter {
+				delete(l.admins, other)
+			}
+		}
+	}
+	if len(l.admins) < maxLoginWindows {
+		l.admins[a] = rejectedAdmin{triedAt: now}
+	}
+}
+
+// adminAccepted forgets that an administrator was rejected.
+func (l *loginWindows) adminAccepted(a administrator) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.admins, a)
+}
+
+// knowsAdmins reports whether any administrator was rejected.
+func (l *loginWindows) knowsAdmins() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.admins) > 0
+}
 
 // take begins a login, and returns when the next one may be made. A login that did not fail must
 // give its window back with that time.
@@ -67,14 +143,6 @@ func (l *loginWindows) roomLocked(now time.Time) bool {
 	return len(l.until) < maxLoginWindows
 }
 
-// open reports whether a window has no end ahead, without taking it.
-func (l *loginWindows) open(w loginWindow, now time.Time) (next time.Time, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	next = l.until[w]
-	return next, !within(next, now)
-}
-
 // giveBack ends the window that take began. After a login that lasted longer than its window, it
 // leaves the window of another call.
 func (l *loginWindows) giveBack(w loginWindow, next time.Time) {
@@ -107,28 +175,64 @@ func (c *Call) logInOnce(t store.Target, account string, verify func() error) (n
 	return next, err
 }
 
-// adminMayLogIn refuses a call that would log in as an administrator whose credential was rejected
-// a moment ago.
-func (c *Call) adminMayLogIn(t store.Target, version string) error {
-	if c.op == nil { // the engine tries an administrator that is refused once a minute
-		return nil
-	}
-	w := loginWindow{target: t.ID, administrator: version}
-	if next, ok := c.gate.logins.open(w, c.At); !ok {
-		return fault.New(fault.Throttled, "Target %q has rejected a login as its administrator a moment ago; the next one "+
-			"may be made at %s, so that no account is locked. A new version of the administrator's secret is tried at "+
-			"once; keyturn target show %s names that secret.", t.Name, wholeSecond(next), t.Name)
-	}
-	return nil
+// AdminWaitError says that the target has rejected its administrator, who is not tried before From.
+type AdminWaitError struct {
+	From time.Time
+	err  error
 }
 
-// adminAnswered begins the window of an administrator if err says that its login was rejected.
+func (e *AdminWaitError) Error() string { return e.err.Error() }
+
+// Unwrap returns the refusal of a call.
+func (e *AdminWaitError) Unwrap() error { return e.err }
+
+func administratorOf(t store.Target, version string) administrator {
+	return administrator{
+		account: t.Account,
+		kind:    t.Kind,
+		config:  string(t.Config),
+		secret:  t.AdminSecret,
+		version: version,
+	}
+}
+
+// adminMayLogIn refuses to log in as an administrator that the target has rejected, with an
+// [AdminWaitError]. Whatever opens a target asks it: calls, the engine's probes, and its rotations.
+func (c *Call) adminMayLogIn(t store.Target, version string) error {
+	if c.gate == nil {
+		return nil
+	}
+	var by any = c
+	if c.op == nil {
+		by = c.resource.arn
+	}
+	from, ok := c.gate.logins.adminFrom(administratorOf(t, version), t, by, c.op == nil && c.Action == purposeProbe, c.At)
+	if ok {
+		return nil
+	}
+	return &AdminWaitError{From: from, err: fault.New(fault.Throttled, "Target %q has rejected a login as its "+
+		"administrator a moment ago; the next one may be made at %s, so that no account is locked. A new version of the "+
+		"administrator's secret is tried at once; keyturn target show %s names that secret.", t.Name, wholeSecond(from),
+		t.Name)}
+}
+
+// adminAnswered notes that an administrator was rejected, if err says so.
 func (c *Call) adminAnswered(t store.Target, err error) {
-	if !target.IsAdminRejected(err) {
+	if !target.IsAdminRejected(err) || c.gate == nil {
 		return
 	}
 	if _, version, err := c.adminCredential(c.Snapshot, t); err == nil {
-		c.gate.logins.take(loginWindow{target: t.ID, administrator: version}, c.At)
+		c.gate.logins.adminRejected(administratorOf(t, version), c.At)
+	}
+}
+
+// adminAccepted notes that the target has let its administrator in.
+func (c *Call) adminAccepted(t store.Target) {
+	if t.AdminSecret == "" || c.gate == nil || !c.gate.logins.knowsAdmins() {
+		return
+	}
+	if _, version, err := c.adminCredential(c.Snapshot, t); err == nil {
+		c.gate.logins.adminAccepted(administratorOf(t, version))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/ram"
@@ -133,6 +134,73 @@ func TestRejectedAdministratorIsNotTriedAgain(t *testing.T) {
 	w.must(t, "PutSecretValue", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v2")
 	if w.check(t, "db"); m.checked() != 2 {
 		t.Errorf("a new administrator was tried %d times", m.checked()-1)
+	}
+}
+
+// TestRejectedAdministratorIsTriedOnceForAll verifies that an administrator that the target has
+// rejected is tried neither by the probes of other secrets nor for their first settings, also after
+// the target was registered anew, and by rotations once in a window for all of them.
+func TestRejectedAdministratorIsTriedOnceForAll(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("one", "x")
+	m.set("two", "y")
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	step := w.steps(t)
+	tried := func(what string, want int) {
+		t.Helper()
+		if n := m.checked(); n != want {
+			t.Fatalf("%s: the administrator was tried %d times, want %d", what, n, want)
+		}
+	}
+	probes := func() {
+		for _, name := range []string{"db", "double"} {
+			w.put(t, name, func(_ *secret.Secret, r *rotation.Record) { r.Health.NextAt = w.now })
+			step(name)
+		}
+	}
+	for range 5 {
+		probes()
+	}
+	tried("probes", 1)
+	const rejected = `Target "pg" has rejected a login as its administrator`
+	if r := w.describe(t, "double"); !strings.Contains(r.Reason, rejected) {
+		t.Errorf("a probe that is not made says %q", r.Reason)
+	}
+	w.now = w.now.Add(rotation.LoginWindow)
+	probes()
+	tried("probes after a window", 1)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	tried("the first settings after a window", 2)
+	w.must(t, "RemoveRotation", "SecretName", "gen")
+	w.must(t, "DeregisterTarget", "TargetName", "pg", "Detach", "true")
+	w.must(t, "RegisterTarget", "TargetName", "pg", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	tried("a target that is registered anew", 2)
+
+	for n := range 3 {
+		w.now = w.now.Add(rotation.LoginWindow)
+		for _, name := range []string{"db", "double"} {
+			if n == 0 {
+				w.must(t, "RotateSecret", "SecretName", name, "VersionId", "v2")
+			}
+			w.put(t, name, func(_ *secret.Secret, r *rotation.Record) { r.NextAt = w.now })
+			step(name)
+		}
+		tried("rotations", 3+n)
+	}
+	for _, name := range []string{"db", "double"} {
+		if r := w.record(t, name); !r.InFlight() || !r.NextAt.After(w.now) || r.Reason == "" {
+			t.Errorf("%s is %s, goes on at %s: %q", name, r.State, r.NextAt, r.Reason)
+		}
+	}
+	w.now = w.now.Add(time.Second)
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Description", "the password was corrected")
+	m.refuses(nil)
+	w.check(t, "gen")
+	w.check(t, "gen")
+	if n := m.checked(); n != 7 {
+		t.Errorf("after a change of the target, it was asked %d times, want 7", n)
 	}
 }
 

@@ -274,6 +274,9 @@ func (t *Turn) findings(
 	ctx context.Context, system target.Target, request target.CheckRequest,
 ) ([]target.Finding, error) {
 	findings, err := target.CheckAccount(ctx, system, request)
+	if _, asks := system.(target.Checker); asks && err == nil {
+		t.call(t.purpose()).adminAccepted(t.Target)
+	}
 	for i, f := range findings {
 		findings[i] = f.Targeted(t.Secret.TargetName())
 	}

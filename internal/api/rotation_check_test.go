@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"slices"
@@ -856,5 +857,36 @@ func TestCheckNamesTheQuarantine(t *testing.T) {
 		if f.Code == kms.FindingQuarantined {
 			t.Error("the quarantine is part of the stored check, which outlasts it")
 		}
+	}
+}
+
+// silentReplica is a target whose replica does not answer.
+type silentReplica struct{ *memory }
+
+func (silentReplica) Lag() time.Duration { return time.Second }
+
+func (silentReplica) VerifyCopies(context.Context, target.Credential) error {
+	err := target.Failed(target.Unreachable, "", "connect")
+	err.Detail = "connection refused"
+	return err
+}
+
+// TestSilentReplica verifies that a check names the replica that does not answer, and does not say
+// that it rejects the credential.
+func TestSilentReplica(t *testing.T) {
+	t.Parallel()
+	m := newMemory("rotator", "the-administrators-password", "app", "the-applications-password")
+	kind := m.kinds()[0]
+	kind.Open = func(target.Settings) (target.Target, error) { return silentReplica{m}, nil }
+	w := newWorld(t, kind)
+	w.env.TestTime = 100 * time.Millisecond
+	w.must(t, "CreateSecret", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v1")
+	w.must(t, "RegisterTarget", "TargetName", "pg", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.managed(t, "db", "SingleUser", appValue, "pg")
+	const want = "The replica at standby:1 did not answer, so it is not known whether it lets in the credential in use."
+	list := w.check(t, "db").Findings
+	i := slices.IndexFunc(list, func(f kms.RotationFinding) bool { return f.Code == "replica-login" })
+	if i < 0 || list[i].Text != want {
+		t.Errorf("the check finds %+v", list)
 	}
 }

@@ -37,7 +37,9 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 	out := &kms.TestTargetResponse{TargetName: t.Name, Result: "ok"}
 	switch tester, ok := system.(target.Tester); {
 	case in.SecretName == "" && ok:
-		err = tester.Test(ctx)
+		if err = tester.Test(ctx); err == nil {
+			c.adminAccepted(t)
+		}
 	case credential.IsZero():
 		ended(nil)
 		return nil, fault.Parameter("SecretName",

@@ -134,16 +134,28 @@ const engineName = "rotation"
 
 // call returns the call by which the engine carries out an operation of this turn.
 func (t *Turn) call(operation string) *Call {
-	return t.gate.systemCall(engineName, operation, t.Secret.Account, t.Secret.Name)
+	c := t.gate.systemCall(engineName, operation, t.Secret.Account, t.Secret.Name)
+	c.Snapshot = t.tx
+	return c
 }
 
 // Earliest returns the first time at which a rotation may begin that no caller requested.
 func (t *Turn) Earliest() time.Time { return t.Record.Earliest(t.Secret.Rotation.Last, t.env.least()) }
 
+// purposeProbe is the purpose of what is sent to ask about a credential in use.
+const purposeProbe = "probe"
+
+// Answered notes what an answer of the target says of its administrator.
+func (t *Turn) Answered(err error) {
+	if target.IsAdminRejected(err) {
+		t.call(t.purpose()).adminAnswered(t.Target, err)
+	}
+}
+
 // purpose returns what the trail gives as the reason why a credential is sent.
 func (t *Turn) purpose() string {
 	if !t.Record.InFlight() {
-		return "probe"
+		return purposeProbe
 	}
 	return "rotation " + string(t.Record.State)
 }

@@ -15,6 +15,7 @@ func answerOf(t *api.Turn, err error) rotation.Answer {
 	if err == nil {
 		return rotation.Answer{OK: true}
 	}
+	t.Answered(err)
 	return rotation.Answer{Class: target.ClassOf(err), Text: textOf(t, err)}
 }
 
@@ -35,6 +36,9 @@ func textOf(t *api.Turn, err error) string {
 func notOpened(t *api.Turn, err error) string {
 	if text, final := api.Impossible(err); final {
 		return strings.TrimSuffix(text, ".")
+	}
+	if wait := (*api.AdminWaitError)(nil); errors.As(err, &wait) {
+		return strings.TrimSuffix(wait.Error(), ".")
 	}
 	return textOf(t, err)
 }

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/api"
@@ -24,6 +25,9 @@ func atTarget(e effect) func(*worker, context.Context, *api.Turn) (bool, error) 
 			return false, err
 		}
 		system, err := t.Open()
+		if wait := (*api.AdminWaitError)(nil); errors.As(err, &wait) {
+			return false, w.postponeFor(ctx, t, wait)
+		}
 		if err != nil {
 			return w.move(ctx, t, notBegun(t, err), nil)
 		}

@@ -40,6 +40,9 @@ func (w *worker) prepare(ctx context.Context, t *api.Turn) (bool, error) {
 	if errors.As(err, &soon) {
 		return false, w.postpone(ctx, t, soon.Until)
 	}
+	if wait := (*api.AdminWaitError)(nil); errors.As(err, &wait) {
+		return false, w.postponeFor(ctx, t, wait)
+	}
 	if errors.Is(err, api.ErrMoved) || ctx.Err() != nil {
 		return false, err
 	}

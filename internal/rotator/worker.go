@@ -1,6 +1,7 @@
 package rotator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -188,6 +189,16 @@ func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) err
 		} else {
 			r.Due = until
 		}
+		return r
+	})
+	return err
+}
+
+// postponeFor moves the time of a rotation whose administrator may not be tried yet, and says why.
+func (w *worker) postponeFor(ctx context.Context, t *api.Turn, wait *api.AdminWaitError) error {
+	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
+		r.NextAt = wait.From
+		r.Reason = cmp.Or(r.Reason, wait.Error())
 		return r
 	})
 	return err

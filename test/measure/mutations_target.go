@@ -45,10 +45,26 @@ var targetMutations = []mutation{
 	{
 		name: "a rejected administrator is tried by every call",
 		file: "internal/api/login_limit.go",
-		old:  "if c.op == nil { // the engine tries",
-		new:  "if c.op != nil { // the engine tries",
+		old:  "if now.Before(from) {",
+		new:  "if now.Before(now) {",
 		pkg:  "internal/api",
 		test: "TestRejectedAdministratorIsNotTriedAgain",
+	},
+	{
+		name: "a rejected administrator is tried by every probe",
+		file: "internal/api/login_limit.go",
+		old:  "if c.gate == nil {",
+		new:  "if c.gate == nil || c.op == nil {",
+		pkg:  "internal/api",
+		test: "TestRejectedAdministratorIsTriedOnceForAll",
+	},
+	{
+		name: "a secret is bound without a claim of its accounts",
+		file: "internal/api/binding.go",
+		old:  "if err := c.claimAccounts(tx, s, t, ch.names...); err != nil {",
+		new:  "if err := c.claimAccounts(tx, s, t); err != nil {",
+		pkg:  "internal/api",
+		test: "TestBoundSecretsHoldTheirAccounts",
 	},
 	{
 		name: "an access key that is switched off is replaced by an active one",
