@@ -11,6 +11,7 @@ import (
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/sensitive"
 )
 
 // TestWindowWithAnInterval verifies that a window, blackouts and the time zone hold also for
@@ -142,15 +143,25 @@ func (m stateful) Inspect(_ context.Context, list []target.Credential) ([]target
 	return seen, nil
 }
 
+// SameSecret ignores case.
+func (m stateful) SameSecret(a, b sensitive.Value) bool {
+	return strings.EqualFold(a.Reveal(), b.Reveal())
+}
+
+// shows makes the targets with a memory show its state.
+func (w *world) shows(m *memory) {
+	kind := w.env.Kinds["memory"]
+	kind.Open = func(target.Settings) (target.Target, error) { return stateful{m}, nil }
+	w.env.Kinds["memory"] = kind
+}
+
 // TestConfigureRefusesAWrongCredential verifies that a secret whose credential the target's own
 // state shows to be wrong is not attached, and that no login finds that out. In a quarantine, which
 // is about such a credential, and while a rotation changes it, settings can be changed.
 func TestConfigureRefusesAWrongCredential(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
-	kind := w.env.Kinds["memory"]
-	kind.Open = func(target.Settings) (target.Target, error) { return stateful{m}, nil }
-	w.env.Kinds["memory"] = kind
+	w.shows(m)
 	m.set("gen", "another")
 	const wrong = `The target does not accept the stored credential of gen: its own state says so.`
 	for _, part := range []string{wrong, "(keyturn secret put gen), or set this one at the target"} {

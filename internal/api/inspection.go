@@ -91,6 +91,21 @@ func (k *inspection) otherCredential() target.Credential {
 	return none
 }
 
+// previous returns the previous credential of an account that keeps it during a grace period; zero
+// where there is none.
+func (k *inspection) previous() (c target.Credential) {
+	version, _, _ := k.record.Previous()
+	v, ok := k.secret.Versions[version]
+	if !ok || k.method.strategy == target.Double || !k.record.KeepsPrevious() {
+		return c
+	}
+	if list, _, err := credentials(k.Env, k.tx, k.secret, v); err == nil && len(list) > 0 &&
+		list[0].Account == k.method.current.Account {
+		return list[0]
+	}
+	return c
+}
+
 // retired returns the account that a rotation has left without a credential; empty for none.
 func (k *inspection) retired() string { return k.accountIn(k.tx, k.secret, k.record.Retired) }
 
@@ -183,6 +198,7 @@ func (k *inspection) account(ctx context.Context) {
 	findings, err := target.CheckAccount(ctx, k.system, target.CheckRequest{
 		Secret:         k.secret.Name,
 		Current:        k.method.current,
+		Previous:       k.previous(),
 		Partner:        k.partner.Account,
 		Strategies:     k.has,
 		Emergency:      k.emergency,
@@ -409,7 +425,12 @@ func (c *Call) checkAccount(
 	}
 	k.emergency = emergency
 	defer func() { _ = k.system.Close() }() // nothing was changed
-	k.ask(ctx)
+	k.askWith(ctx, func(ctx context.Context) {
+		k.account(ctx)
+		if emergency {
+			k.deniedBefore(ctx)
+		}
+	})
 	return k, nil
 }
 

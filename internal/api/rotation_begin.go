@@ -18,11 +18,11 @@ import (
 // rotateSecret requests a rotation. The engine carries it out; the answer does not wait for its
 // end.
 func rotateSecret(ctx context.Context, c *Call, in *kms.RotateSecretRequest) (*kms.RotateSecretResponse, error) {
-	return c.begin(ctx, in.SecretName, manual(in.VersionID, rotation.Rotate), false)
+	return c.begin(ctx, in.SecretName, manual(in.VersionID, rotation.Rotate), request{})
 }
 
 func rehearseRotation(ctx context.Context, c *Call, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
-	return c.begin(ctx, in.SecretName, manual(in.VersionID, rotation.Rehearse), false)
+	return c.begin(ctx, in.SecretName, manual(in.VersionID, rotation.Rehearse), request{})
 }
 
 func manual(id string, mode rotation.Mode) rotation.Request {
@@ -33,17 +33,17 @@ func emergencyRotation(
 	ctx context.Context, c *Call, in *kms.EmergencyRotationRequest,
 ) (*kms.EmergencyRotationResponse, error) {
 	q := rotation.Request{ID: in.VersionID, Mode: rotation.Rotate, Trigger: rotation.Emergency}
-	begun, err := c.begin(ctx, in.SecretName, q, true)
+	begun, err := c.begin(ctx, in.SecretName, q, request{dry: true})
 	if err != nil {
 		return nil, err
 	}
-	findings, err := c.refuseUnsafe(ctx, in.SecretName, q.ID, in.DryRun || in.AgreeToFindings)
+	j, err := c.judge(ctx, in.SecretName, q.ID, in.DryRun || in.AgreeToFindings)
 	if err != nil {
 		return nil, err
 	}
-	q.Outlasts = rotation.Remaining(findings, "")
+	q.Outlasts = j.outlasts
 	if !in.DryRun {
-		begun, err = c.begin(ctx, in.SecretName, q, false)
+		begun, err = c.begin(ctx, in.SecretName, q, request{takesOver: j.takesOver})
 	}
 	if err != nil {
 		return nil, err
@@ -55,51 +55,72 @@ func emergencyRotation(
 		DryRun:     in.DryRun,
 	}
 	if in.DryRun {
-		if len(findings) > 0 {
-			out.Findings = shownFindings(findings, nil)
+		if len(j.findings) > 0 {
+			out.Findings = shownFindings(j.findings, nil)
 		}
 		err = c.breaking(ctx, out)
 	}
 	return out, err
 }
 
-// refuseUnsafe refuses an emergency because a check finds something impossible or, unless agreed,
-// something that an emergency does not wait for; it returns the findings of the latter sort, and
-// those that outlast it. It asks the target and makes no login. Without an answer it refuses
-// nothing: the engine asks again before it sends. An emergency that takes over a rotation which may
-// have changed the target already is not judged by traces of its own.
-func (c *Call) refuseUnsafe(
-	ctx context.Context, name, id string, agreed bool,
-) (found []target.Finding, err error) {
+// emergencyCheck is what a check says of an emergency.
+type emergencyCheck struct {
+	// findings are those that the emergency overrides, and those that outlast it.
+	findings []target.Finding
+	// outlasts says in words what outlasts the emergency.
+	outlasts string
+	// takesOver is the rotation under way that the emergency may take over unchecked, because
+	// the target may have its candidate already; empty for none.
+	takesOver string
+}
+
+// judge returns an error if a check finds something that stops an emergency, or, unless agreed,
+// something that an emergency overrides. It asks the target and makes no login. Without an answer
+// it refuses nothing: the engine asks again before it sends. An emergency that takes over a
+// rotation whose candidate the target may have is not judged by what that has left there.
+func (c *Call) judge(ctx context.Context, name, id string, agreed bool) (j emergencyCheck, err error) {
 	s, r, t, ok, err := c.forEmergency(name, id)
 	if err != nil || !ok {
-		return nil, err
+		return j, err
 	}
-	if r.InFlight() && !r.Unsent() && r.State != rotation.InGrace {
-		k, err := c.checkAccount(ctx, s, r, t, true)
-		if err != nil { // such as an administrator's secret that cannot be read: that stops no takeover
-			return nil, nil
+	if r.IsTakenOver() && !r.Unsent() {
+		j.takesOver = r.ID
+		// An error is for example an administrator's secret that cannot be read: that stops no takeover.
+		why := "the account could not be checked"
+		if k, err := c.checkAccount(ctx, s, r, t, true); err == nil {
+			j.findings = rotation.Outlasting(k.check.Findings, r.Strategy)
+			why = k.check.Unchecked
 		}
-		return rotation.Outlasting(k.check.Findings, r.Strategy), nil
+		j.outlasts = rotation.Remaining(j.findings, r.Strategy, s.Name)
+		if why != "" {
+			j.outlasts = rotation.NotReadAgain(j.outlasts, why, s.Name)
+		}
+		return j, nil
 	}
 	if command, _ := continuing(r); command != "" {
-		return nil, notReplaced(s, "its second account is not prepared yet. "+command+" completes that. Then repeat the "+
+		return j, notReplaced(s, "its second account is not prepared yet. "+command+" completes that. Then repeat the "+
 			"call.")
 	}
 	k, err := c.checkAccount(ctx, s, r, t, true)
 	if err != nil {
-		return nil, err
+		return j, err
 	}
-	k.deniedBefore()
-	return k.emergencyFindings(agreed)
+	j.findings, err = k.emergencyFindings(agreed)
+	j.outlasts = rotation.Remaining(j.findings, k.method.strategy, s.Name)
+	return j, err
 }
 
 // deniedBefore adds what the last check has found of a login that the target does not let happen.
-// An emergency makes none before it sends; with one credential at a time, the new one could not be
-// proven afterwards, and the one before may not be restored.
-func (k *inspection) deniedBefore() {
+// An emergency makes none before it sends. With one credential at a time, the new one could not be
+// proven afterwards, unless the target's own state shows it, and the one before may not be
+// restored.
+func (k *inspection) deniedBefore(ctx context.Context) {
 	last := k.record.Check
-	if last == nil || k.method.strategy != target.Single {
+	if last == nil || k.method.strategy != target.Single || k.check.Unchecked != "" {
+		return
+	}
+	health := k.record.Health
+	if health.Live && health.ProbedAt.After(last.At) || k.inspect(ctx, k.method.current) != target.NotKnown {
 		return
 	}
 	for _, f := range last.For(k.check.Version, k.At).Findings {
@@ -199,10 +220,17 @@ func stillWorks(r rotation.Record, now time.Time) string {
 	return previous
 }
 
-// begin starts a rotation, once for each ID. With dry it only checks whether the rotation would be
-// refused.
+// request is how a rotation is requested.
+type request struct {
+	// dry only checks whether the rotation would be refused.
+	dry bool
+	// takesOver is the rotation that an emergency must take over, see [emergencyCheck]; empty for any.
+	takesOver string
+}
+
+// begin starts a rotation, once for each ID.
 func (c *Call) begin(
-	ctx context.Context, name string, q rotation.Request, dry bool,
+	ctx context.Context, name string, q rotation.Request, how request,
 ) (*kms.RotateSecretResponse, error) {
 	c.concerns(q.ID, "")
 	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.RotateSecretResponse, error) {
@@ -217,6 +245,10 @@ func (c *Call) begin(
 			}
 			return out, err
 		}
+		if how.takesOver != "" && (before.ID != how.takesOver || !before.IsTakenOver()) {
+			return nil, notReplaced(s, "its rotation "+how.takesOver+" has ended while the emergency was checked. "+
+				"Repeat the call.")
+		}
 		if err := c.mayRotate(tx, s, before, q); err != nil {
 			return nil, err
 		}
@@ -227,7 +259,7 @@ func (c *Call) begin(
 			return nil, err
 		}
 		r, err := c.begun(s, before, q)
-		if err != nil || dry {
+		if err != nil || how.dry {
 			return out, err
 		}
 		if s, err = s.Ask(q.Trigger == rotation.Emergency, c.Rotation.RequestEvery, c.At); err != nil {
@@ -237,8 +269,8 @@ func (c *Call) begin(
 		if err := c.announce(tx, before, r, began(before)); err != nil {
 			return nil, err
 		}
-		if r.InFlight() && r.ID != q.ID && r.Then == nil {
-			out.VersionID = r.ID // the emergency takes over a rotation that replaces the credential already
+		if q.Trigger == rotation.Emergency && before.IsTakenOver() {
+			out.VersionID = r.ID
 		}
 		return out, errors.Join(tx.PutRotation(&r), tx.PutSecret(s, nil))
 	})

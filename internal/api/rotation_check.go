@@ -241,7 +241,7 @@ func (t *Turn) MayBegin(
 	sending.Checked = true
 	strategy, consents := t.Record.Strategy, t.Secret.Settings().Consents
 	if t.Record.Trigger == rotation.Emergency {
-		sending.Outlasts = rotation.Remaining(findings, t.Record.Strategy)
+		sending.Outlasts = rotation.Remaining(findings, t.Record.Strategy, t.Secret.Name)
 		var list []target.Finding
 		list, findings = rotation.Overridable(findings, strategy, consents)
 		sending.Text = rotation.Overridden(list)
@@ -254,19 +254,23 @@ func (t *Turn) MayBegin(
 }
 
 // Outlasts says in words what the holder of a leaked credential can use once the emergency has
-// ended. With two accounts, the leaked one is no longer the one in use.
+// ended. With two accounts, the leaked one is no longer the one in use; with two credentials of one
+// account, the leaked one may be accepted elsewhere.
 func (t *Turn) Outlasts(ctx context.Context, system target.Target) (string, error) {
 	request, err := t.checkRequest(system)
-	if err == nil && t.Record.Strategy == target.Double {
-		var change target.Change
-		change, err = t.Change()
-		request.Current, request.Partner = change.Old, change.New.Account
-	}
 	if err != nil {
 		return "", err
 	}
+	if t.Secret.TargetName() != secret.OwnUsers {
+		if request.Leaked, err = t.Credential(t.Record.Base); err != nil {
+			return "", err
+		}
+		if t.Record.Strategy == target.Double {
+			request.Current, request.Partner = request.Leaked, request.Current.Account
+		}
+	}
 	findings, err := t.findings(ctx, system, request)
-	return rotation.Remaining(findings, t.Record.Strategy), err
+	return rotation.Remaining(findings, t.Record.Strategy, t.Secret.Name), err
 }
 
 // findings checks an account without a login.

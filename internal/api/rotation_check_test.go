@@ -481,9 +481,15 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 		w.inState(t, "db", state)
 		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Attempt, r.Strategy = 1, target.Overlap })
 	}
-	sent(rotation.InGrace)
+	for _, state := range []rotation.State{rotation.InGrace, rotation.Retiring, rotation.Undoing, rotation.Reverting} {
+		sent(state) // the emergency begins after this rotation
+		w.refused(t, "Rejected.ResourceInUse", "configure db --consent=change-plugin", "EmergencyRotation", emergency...)
+	}
+	sent(rotation.Applied)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Mode = rotation.Rehearse })
 	w.refused(t, "Rejected.ResourceInUse", "configure db --consent=change-plugin", "EmergencyRotation", emergency...)
 	sent(rotation.Applied)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Mode = rotation.Rotate })
 	w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...)
 	w.inState(t, "db", rotation.Done)
 	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
@@ -500,10 +506,11 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 }
 
 // TestEmergencyNeedsALogin verifies that an emergency with one credential at a time is refused
-// where the last check was not let in: the new credential could not be proven, either.
+// where the last check was not let in: the new credential could not be proven, either, unless the
+// target's own state shows it, or a login has succeeded since.
 func TestEmergencyNeedsALogin(t *testing.T) {
 	t.Parallel()
-	w, _ := rotating(t)
+	w, m := rotating(t)
 	emergency := []string{"SecretName", "db", "VersionId", "e1", "AgreeToFindings", "true"}
 	denied := func(version string) {
 		w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
@@ -515,7 +522,17 @@ func TestEmergencyNeedsALogin(t *testing.T) {
 	}
 	denied("v1")
 	w.refused(t, "Rejected.ResourceInUse", "No certificate. That was so at ", "EmergencyRotation", emergency...)
+	dry := append(emergency, "DryRun", "true")
 	denied("another")
+	w.must(t, "EmergencyRotation", dry...)
+	denied("v1")
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+		r.Health = rotation.Health{Live: true, ProbedAt: w.now.Add(time.Second)}
+	})
+	w.must(t, "EmergencyRotation", dry...)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Health = rotation.Health{} })
+	w.refused(t, "Rejected.ResourceInUse", "No certificate. That was so at ", "EmergencyRotation", emergency...)
+	w.shows(m)
 	w.must(t, "EmergencyRotation", emergency...)
 }
 

@@ -67,6 +67,16 @@ type adoption struct {
 	value      sensitive.Value // the value of base with the credential in it
 	credential target.Credential
 	lastFailed time.Time // when a login failed last before this one
+	same       func(x, y sensitive.Value) bool
+}
+
+// like returns the credential in the words of another one if the target takes both for the same.
+func (a adoption) like(other target.Credential) target.Credential {
+	c := a.credential
+	if c.Account == other.Account && a.same(c.Secret, other.Secret) {
+		c.Secret = other.Secret
+	}
+	return c
 }
 
 // adopt takes a credential that the target accepts into the current value, after one login with it.
@@ -97,6 +107,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 		return err
 	}
 	defer func() { _ = system.Close() }() // nothing of it is needed after its answer
+	a.same = func(x, y sensitive.Value) bool { return target.SameSecret(system, x, y) }
 	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
 		return err
 	}
@@ -168,7 +179,7 @@ func (c *Call) targetOf(s secret.Secret) (t store.Target, system target.Target, 
 // keptByAdoption returns the version that the rotation of a quarantined record goes on to retire
 // after an adoption; empty for none.
 func (c *Call) keptByAdoption(
-	tx *store.Tx, s secret.Secret, r rotation.Record, adopted target.Credential,
+	tx *store.Tx, s secret.Secret, r rotation.Record, a adoption,
 ) (string, error) {
 	if r.Interrupted == nil {
 		return "", nil
@@ -178,14 +189,14 @@ func (c *Call) keptByAdoption(
 		return "", nil
 	}
 	list, _, err := credentials(c.Env, tx, s, v)
-	if err != nil || !r.Outlives(adopted, list[0]) {
+	if err != nil || !r.Outlives(a.like(list[0]), list[0]) {
 		return "", err
 	}
 	return v.ID, nil
 }
 
 // notLeaked refuses to adopt a credential that an emergency replaces.
-func (c *Call) notLeaked(tx *store.Tx, s secret.Secret, r rotation.Record, adopted target.Credential) error {
+func (c *Call) notLeaked(tx *store.Tx, s secret.Secret, r rotation.Record, a adoption) error {
 	for _, id := range r.Leaked() {
 		v, ok := s.Versions[id]
 		if !ok {
@@ -195,7 +206,7 @@ func (c *Call) notLeaked(tx *store.Tx, s secret.Secret, r rotation.Record, adopt
 		if err != nil {
 			return err
 		}
-		if list[0].Account == adopted.Account && list[0].Secret.Equal(adopted.Secret) {
+		if adopted := a.like(list[0]); list[0].Account == adopted.Account && list[0].Secret.Equal(adopted.Secret) {
 			return fault.New(fault.InUse, "An emergency rotation replaces this credential of secret %q, because it may have "+
 				"leaked. Set another one at the target, and adopt that.", s.Name)
 		}
@@ -224,10 +235,10 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		if err != nil {
 			return err
 		}
-		if err := c.notLeaked(tx, s, r, a.credential); err != nil {
+		if err := c.notLeaked(tx, s, r, a); err != nil {
 			return err
 		}
-		kept, err := c.keptByAdoption(tx, s, r, a.credential)
+		kept, err := c.keptByAdoption(tx, s, r, a)
 		if err != nil {
 			return err
 		}

@@ -1191,6 +1191,28 @@ func TestAdopt(t *testing.T) {
 	w.must(t, "RotateSecret", "SecretName", "db", "VersionId", "v4")
 }
 
+// TestAdoptRefusesALeakedCredential verifies that a credential which an emergency replaces is not
+// adopted, also not in another form that the target takes for the same.
+func TestAdoptRefusesALeakedCredential(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.shows(m)
+	w.inState(t, "db", rotation.Quarantined)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+		r.Mode, r.Candidate, r.Base, r.Target, r.Strategy = rotation.Reapply, "v2", "v2", "pg", target.Single
+		r.Interrupted = &rotation.Interrupted{
+			State: rotation.Retiring, Trigger: rotation.Emergency, Strategy: target.Double, Base: "v1",
+		}
+	})
+	for _, form := range []string{"the-applications-password", "The-Applications-Password"} {
+		m.set("app", form)
+		w.now = w.now.Add(time.Hour)
+		w.refused(t, kms.CodeResourceInUse, "because it may have leaked", "RepairRotation", "SecretName", "db",
+			"RepairAction", "adopt", "SecretData", strings.Replace(appValue, "the-applications-password", form, 1),
+			"VersionId", "v3")
+	}
+}
+
 // TestAdoptTakesTheCredentialAlone verifies that a caller who may repair a rotation, and may not
 // write the secret, changes no member of its value but the credential, and no account.
 func TestAdoptTakesTheCredentialAlone(t *testing.T) {

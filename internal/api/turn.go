@@ -270,6 +270,24 @@ func (t *Turn) Change() (target.Change, error) {
 	return c, err
 }
 
+// ReplacesEarlier reports whether the candidate is of the account of the earlier credential, see
+// [rotation.Aftermath], and takes its place there.
+func (t *Turn) ReplacesEarlier() (bool, error) {
+	r := t.Record
+	if r.Earlier == nil || r.Earlier.Retired || r.Strategy != target.Double || r.Mode != rotation.Rotate {
+		return false, nil
+	}
+	if _, ok := t.Secret.Versions[r.Earlier.Version]; !ok {
+		return false, nil
+	}
+	earlier, err := t.Credential(r.Earlier.Version)
+	if err != nil {
+		return false, err
+	}
+	candidate, err := t.Credential(r.Candidate)
+	return earlier.Account == candidate.Account, err
+}
+
 // changeID returns an ID that is the same in every attempt to give the target one candidate.
 func changeID(r rotation.Record, candidate string) string {
 	sum := sha256.Sum256([]byte(r.Account + "\x00" + r.Secret + "\x00" + candidate))

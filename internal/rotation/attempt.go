@@ -194,8 +194,11 @@ func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 	switch e.Kind {
 	case LoggedIn, Proven:
 		r.Lag, r.CopiesAt, r.NoSession = e.Lag, time.Time{}, ""
-		if e.Kind == Proven && r.Trigger == Emergency {
-			r.NoSession = strings.TrimSuffix(e.Text, ".")
+		if r.Trigger == Emergency {
+			r.NoSession = strings.TrimSuffix(e.NoSession, ".")
+		}
+		if e.ReplacesEarlier {
+			r.Earlier = &Earlier{Version: r.Earlier.Version, Retired: true}
 		}
 		return r.verified(now), true
 	case CopiesLate:

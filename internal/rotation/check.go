@@ -198,19 +198,33 @@ func Outlasting(list []target.Finding, strategy target.Strategy) []target.Findin
 	})
 }
 
-// Remaining says in sentences what an emergency leaves, see [Outlasting]; empty for nothing.
-func Remaining(list []target.Finding, strategy target.Strategy) string {
+// maxOutlasting is how many findings the reason of an emergency has in full: statements are never
+// cut, so their number is.
+const maxOutlasting = 8
+
+// Remaining says in sentences what an emergency leaves, see [Outlasting]; empty for nothing. name
+// is the secret's.
+func Remaining(list []target.Finding, strategy target.Strategy, name string) string {
+	list = Outlasting(list, strategy)
 	var texts []string
-	for _, f := range Outlasting(list, strategy) {
+	for _, f := range list[:min(len(list), maxOutlasting)] {
 		texts = append(texts, f.Text, f.Fix)
+	}
+	if n := len(list) - maxOutlasting; n > 0 {
+		texts = append(texts, fmt.Sprintf("Further findings: %d; %s shows them.", n, fault.Command("rotation check", name)))
 	}
 	return strings.TrimSpace(strings.Join(texts, " "))
 }
 
-// NotRead says that [Remaining] is not known, because of the target's answer.
-func NotRead(a Answer, name string) string {
+// NotRead says that [Remaining] is not known, and why. name is the secret's.
+func NotRead(why, name string) string {
 	return fault.Message("Keyturn could not read whether anything of the account outlasts this emergency (%s): "+
-		"keyturn rotation check %s reads it again.", fault.Text(a.Text), name)
+		"keyturn rotation check %s reads it again.", fault.Text(strings.TrimSuffix(why, ".")), name)
+}
+
+// NotReadAgain is NotRead where an earlier check had found before.
+func NotReadAgain(before, why, name string) string {
+	return strings.TrimSpace(before + " " + NotRead(why, name))
 }
 
 // Bounded returns the check with as many findings, and as much text, as a record may hold.

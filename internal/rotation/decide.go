@@ -111,7 +111,7 @@ func AfterLogin(r Record, a Answer) Event {
 	case r.Strategy == target.Double && a.Class == target.Admitted && r.Trigger != Emergency:
 		return a.failed()
 	case a.Liveness() == target.Live:
-		return Event{Kind: Proven, Text: a.Text}
+		return Event{Kind: Proven, Text: a.Text, NoSession: a.Text}
 	case a.Liveness() == target.Dead:
 		return Event{Kind: NoLogin, Text: a.Text, LoginFailed: true}
 	}
@@ -358,6 +358,16 @@ func (r Record) TakesEmergency(now time.Time) bool {
 	return ok
 }
 
+// IsTakenOver reports whether an emergency that is requested takes over the rotation under way: its
+// candidate replaces the leaked credential. Another rotation ends first.
+func (r Record) IsTakenOver() bool {
+	switch r.State {
+	case InGrace, Retiring, Undoing, Reverting, Quarantined:
+		return false
+	}
+	return r.InFlight() && r.Mode == Rotate && !r.Cancelled
+}
+
 // leaves reports whether an emergency that waited for the end of a repair begins instead, because
 // the repair has failed.
 func (r Record) leaves() bool { return r.Then != nil && r.canLeave() }
@@ -380,7 +390,7 @@ func (r Record) Ask(q Request, now time.Time) (next Record, ok bool) {
 		r.Then = &q
 		next, err := Next(r, Event{Kind: EndGrace}, now)
 		return next, err == nil
-	case r.State == Retiring, r.State == Undoing, r.State == Reverting, r.Cancelled, r.Mode != Rotate:
+	case !r.IsTakenOver():
 		r.Then = &q
 		return r, true
 	}

@@ -41,6 +41,12 @@ type Event struct {
 	// the result, as [Aftermath] has it.
 	Checked  bool
 	Outlasts string
+	// NoSession is what the target answered, for Proven, if it refused a session after the login;
+	// empty if its own state proves the credential.
+	NoSession string
+	// ReplacesEarlier says, for LoggedIn and Proven, that the candidate is of the account of
+	// [Aftermath.Earlier], which has no other credential.
+	ReplacesEarlier bool
 	// Hold is how long reads may be blocked, for Sending; zero means not at all.
 	Hold time.Duration
 	// Lag is how long replicas may need to learn of the credential, for LoggedIn, Proven and

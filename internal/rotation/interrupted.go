@@ -129,6 +129,14 @@ func (r Record) Previous() (version string, until, limit time.Time) {
 	return i.Base, i.GraceUntil, i.GraceDeadline
 }
 
+// KeepsPrevious reports whether the previous credential works beside the one in use.
+func (r Record) KeepsPrevious() bool {
+	if i := r.Interrupted; i != nil && r.Mode == Reapply {
+		return true
+	}
+	return (r.State == InGrace || r.State == Retiring) && !r.BaseRetired
+}
+
 // CanUndo reports whether an operator can ask for the previous credential back.
 func (r Record) CanUndo(now time.Time) bool {
 	_, err := Next(r, Event{Kind: Undo}, now)

@@ -332,18 +332,23 @@ func TestOutlasts(t *testing.T) {
 func TestRefusedSession(t *testing.T) {
 	t.Parallel()
 	const text = "too many connections for role \"b\""
-	for _, strategy := range []target.Strategy{target.Overlap, target.Double} {
+	for _, strategy := range []target.Strategy{target.Single, target.Overlap, target.Double} {
 		applied := rotation.Record{
 			State: rotation.Applied, Mode: rotation.Rotate, Trigger: rotation.Emergency, Strategy: strategy,
 			Base: "v1", Candidate: "v2",
 		}
-		for _, proof := range []rotation.Event{
-			{Kind: rotation.Proven, Text: text},
-			{Kind: rotation.LoggedIn},
+		login := rotation.Answer{Class: target.Unreachable, Text: text}
+		for proof, refused := range map[rotation.Event]bool{
+			rotation.AfterLogin(applied, rotation.Answer{Class: target.Admitted, Text: text}):                true,
+			rotation.AfterLogin(applied, rotation.Answer{OK: true}):                                          false,
+			rotation.AfterState(rotation.AfterLogin(applied, login), rotation.Answer{OK: true}, target.Live): false,
 		} {
-			r := after(t, applied, proof, rotation.Event{Kind: rotation.Promoted}, rotation.Event{Kind: rotation.Retired})
-			if said := strings.Contains(r.Why(), text+". Applications"); said != (proof.Kind == rotation.Proven) {
-				t.Errorf("%s: after %s the reason is %q", strategy, proof.Kind, r.Why())
+			r := after(t, applied, proof, rotation.Event{Kind: rotation.Promoted})
+			if strategy != target.Single {
+				r = after(t, r, rotation.Event{Kind: rotation.Retired})
+			}
+			if said := strings.Contains(r.Why(), text+". Applications"); said != refused || r.State != rotation.Done {
+				t.Errorf("%s: after %+v the state is %s, the reason %q", strategy, proof, r.State, r.Why())
 			}
 		}
 	}
@@ -415,7 +420,7 @@ func TestEarlierCredential(t *testing.T) {
 	}{
 		"retired":                    {target.Overlap, rotation.Retired, true},
 		"cancelled":                  {target.Overlap, rotation.Cancel, false},
-		"cancelled, of two accounts": {target.Double, rotation.Cancel, true},
+		"cancelled, of two accounts": {target.Double, rotation.Cancel, false},
 	} {
 		grace := rotation.Record{
 			State: rotation.InGrace, ID: "v2", Mode: rotation.Rotate, Strategy: tt.strategy, Base: "v1", Candidate: "v2",
@@ -433,6 +438,14 @@ func TestEarlierCredential(t *testing.T) {
 		done.State = rotation.Done
 		if said := strings.Contains(done.Why(), "version v1"); said == tt.retired || r.Why() != "" {
 			t.Errorf("%s: the reason is %q at the beginning, and %q at the end", name, r.Why(), done.Why())
+		}
+		for replaces, retired := range map[bool]bool{false: tt.retired, true: true} {
+			applied := r
+			applied.State, applied.Strategy, applied.Candidate = rotation.Applied, tt.strategy, "v9"
+			verified := after(t, applied, rotation.Event{Kind: rotation.LoggedIn, ReplacesEarlier: replaces})
+			if verified.Earlier.Retired != retired || r.Earlier.Retired != tt.retired {
+				t.Errorf("%s: after a login, replaced %t, the earlier credential is %+v", name, replaces, verified.Earlier)
+			}
 		}
 		if next := r.Begin(rotation.Request{ID: "v10", Mode: rotation.Rotate}, noon); next.Earlier != nil {
 			t.Errorf("%s: the next rotation has %+v", name, next.Earlier)

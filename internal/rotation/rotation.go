@@ -377,14 +377,13 @@ func (r Record) Begin(q Request, now time.Time) Record {
 }
 
 // replaced returns the previous credential of a rotation that has ended for an emergency, or that
-// an emergency leaves; nil where it has none that may work beside the one in use. With two
-// accounts, the emergency gives its account another password.
+// an emergency leaves; nil where it has none that may work beside the one in use.
 func (r Record) replaced() *Earlier {
 	switch {
 	case r.canLeave() && r.Interrupted != nil:
-		return &Earlier{Version: r.Interrupted.Base, Retired: true}
+		return &Earlier{Version: r.Interrupted.Base}
 	case r.Then != nil && r.State == Done && r.Mode == Rotate && r.Strategy != target.Single:
-		return &Earlier{Version: r.Base, Retired: r.BaseRetired || r.Strategy == target.Double}
+		return &Earlier{Version: r.Base, Retired: r.BaseRetired}
 	}
 	return nil
 }
@@ -534,7 +533,7 @@ func (r Record) Why() string {
 	earlier, outlasts := "", r.Outlasts
 	if r.GoesOn() { // nothing is wrong with the rotation
 		outlasts = ""
-	} else if r.Earlier != nil && !r.Earlier.Retired {
+	} else if r.Earlier != nil && !r.Earlier.Retired && r.Interrupted == nil {
 		earlier = "The target may still accept the credential of version " + r.Earlier.Version +
 			", because its retirement was cancelled before this emergency: remove it at the target"
 	}

@@ -203,9 +203,9 @@ func (w *worker) outlasting(
 		retired.Outlasts, err = t.Outlasts(ctx, system)
 		return err
 	})
-	retired.Checked = err == nil || t.Record.Outlasts == ""
+	retired.Checked = true
 	if err != nil {
-		retired.Outlasts = rotation.NotRead(answerOf(t, err), t.Secret.Name)
+		retired.Outlasts = rotation.NotReadAgain(t.Record.Outlasts, answerOf(t, err).Text, t.Secret.Name)
 	}
 	return retired
 }

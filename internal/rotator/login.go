@@ -90,7 +90,9 @@ func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
 
 // login tries a credential by one login. Where reads are blocked and the login decides nothing, the
 // target's own state does. Replicas are waited for only where reads are not blocked.
-func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) (bool, error) {
+func (w *worker) login(
+	ctx context.Context, t *api.Turn, system target.Target, c target.Credential,
+) (more bool, err error) {
 	e := rotation.TooSoon(w.quiet(t.Record, w.engine.Now()))
 	if e.After <= 0 {
 		bounded, cancel := w.whileBlocked(ctx, t, system)
@@ -103,6 +105,9 @@ func (w *worker) login(ctx context.Context, t *api.Turn, system target.Target, c
 			return inspect(ctx, system, []target.Credential{c}, known)
 		})
 		e = rotation.AfterState(e, answerOf(t, err), known[0])
+	}
+	if e.ReplacesEarlier, err = t.ReplacesEarlier(); err != nil {
+		return false, err
 	}
 	if copied, ok := system.(target.Copied); ok {
 		e = w.withCopies(ctx, t, copied, c, e)
@@ -136,7 +141,11 @@ func (w *worker) logsIn(
 
 // verify makes one login, and remembers one that fails or may have failed.
 func (w *worker) verify(ctx context.Context, t *api.Turn, system target.Target, c target.Credential) rotation.Answer {
-	answer := answerOf(t, w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) }))
+	err := w.within(ctx, func(ctx context.Context) error { return system.Verify(ctx, c) })
+	answer := answerOf(t, err)
+	if t.Record.Trigger == rotation.Emergency && target.IsAuthenticated(err) {
+		answer.Class = target.Admitted // the holder of the leaked credential may make fail what comes after the login
+	}
 	if answer.LoginFailed() {
 		w.loginFailed()
 	}

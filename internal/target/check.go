@@ -65,6 +65,12 @@ const CodeNotOurs = "password-not-ours"
 type CheckRequest struct {
 	// Current is the credential that applications use now.
 	Current Credential
+	// Previous is the credential of the same account that the rotation under way retires later; zero
+	// for none. It is not one that Keyturn does not know.
+	Previous Credential
+	// Leaked is the credential that an emergency has made useless for the account; zero otherwise. A
+	// check reports accounts that it still opens.
+	Leaked Credential
 	// Partner is the other account of strategy Double; empty without one.
 	Partner string
 	// PartnerRetired says that a rotation has left Partner without a password, and that Keyturn has
@@ -77,6 +83,14 @@ type CheckRequest struct {
 	// Emergency says that a leaked credential is replaced. It does not wait for the answer of an
 	// endpoint that could at most add a finding which needs consent.
 	Emergency bool
+}
+
+// Known returns the secrets of the account that Keyturn knows.
+func (r CheckRequest) Known() []sensitive.Value {
+	if r.Previous.Secret.IsZero() {
+		return []sensitive.Value{r.Current.Secret}
+	}
+	return []sensitive.Value{r.Current.Secret, r.Previous.Secret}
 }
 
 // Checker is a target that can read whether a rotation of an account would be safe.

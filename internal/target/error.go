@@ -88,6 +88,8 @@ type Error struct {
 	Advice string
 	// stranger says that the sender may be another service than a system of the target's kind.
 	stranger bool
+	// authenticated says that the target had accepted the credential before the attempt failed.
+	authenticated bool
 	// adminRejected says that the target has rejected the credential of its administrator.
 	adminRejected bool
 }
@@ -97,6 +99,21 @@ type Error struct {
 func IsAdminRejected(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.adminRejected
+}
+
+// AfterLogin returns e as the failure of a step after a login: the target has accepted the
+// credential.
+func (e *Error) AfterLogin() *Error {
+	out := *e
+	out.authenticated = true
+	return &out
+}
+
+// IsAuthenticated reports whether err says that the target has accepted the credential: after a
+// login something else has failed, such as the statement of a check, or it has refused the session.
+func IsAuthenticated(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.authenticated || e.Class == Admitted)
 }
 
 // OfStranger returns e as the answer of a sender that has not proved its identity and that does not

@@ -112,6 +112,20 @@ type Inspector interface {
 	Inspect(ctx context.Context, credentials []Credential) ([]Liveness, error)
 }
 
+// Comparer is a target for which different texts can be one secret, such as two passwords that its
+// rules for Unicode make equal, or two encodings of one key.
+type Comparer interface {
+	SameSecret(a, b sensitive.Value) bool
+}
+
+// SameSecret reports whether a target takes two secrets of an account for one.
+func SameSecret(system Target, a, b sensitive.Value) bool {
+	if c, ok := system.(Comparer); ok && c.SameSecret(a, b) {
+		return true
+	}
+	return a.Equal(b)
+}
+
 // Generator is a target that makes its own credentials: key pairs, access keys, or passwords by its
 // own rules.
 type Generator interface {

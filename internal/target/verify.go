@@ -19,8 +19,8 @@ func (e Endpoint) Answer(err error) error {
 
 // VerifyEach logs in at every endpoint in turn and returns the result that [Target.Verify] must
 // return: a rejection as soon as there is one, otherwise the first failure, otherwise nil. An
-// endpoint that does not answer must not hide that another one rejects the credential, and one
-// that admits the credential must not hide that another one does not answer. Without an endpoint
+// endpoint that does not answer must not hide that another one rejects the credential, and one that
+// has accepted the credential must not hide that another one does not answer. Without an endpoint
 // nothing is proven: a target may no longer name the endpoints of an application's login.
 func VerifyEach[E any](ctx context.Context, endpoints []E, login func(context.Context, E) error) error {
 	if len(endpoints) == 0 {
@@ -33,7 +33,7 @@ func VerifyEach[E any](ctx context.Context, endpoints []E, login func(context.Co
 		if ClassOf(err) == Rejected {
 			return err
 		}
-		if failed == nil || err != nil && ClassOf(failed) == Admitted {
+		if failed == nil || err != nil && IsAuthenticated(failed) {
 			failed = err
 		}
 	}

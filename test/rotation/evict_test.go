@@ -71,7 +71,41 @@ func TestEmergencyEvictsBeside(t *testing.T) {
 				TargetName: "shop",
 			})))
 			evicted(t, s, m.Addr, database.set)
+			elsewhere(t, s, m, kind)
 		})
+	}
+}
+
+// elsewhere leaves the leaked password at a host that account_host does not list. The emergency
+// names that account until the next rotation.
+func elsewhere(t *testing.T, s *keyturntest.Server, m *servers.MariaDB, kind string) {
+	t.Helper()
+	leaked := login{"two", "first-password-of-two"}
+	for _, host := range []string{"%", "127.0.0.9"} {
+		must(t, m.Exec(t.Context(), fmt.Sprintf("CREATE USER two@'%s' IDENTIFIED BY '%s'", host, leaked.AccountPassword)))
+	}
+	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: "two",
+		VersionID:  "v1",
+		SecretData: sensitive.New(leaked.json()),
+	})))
+	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+		TargetName:      "narrow",
+		Kind:            kind,
+		AdminSecretName: "admin",
+		Config:          fmt.Sprintf(`{"address":%q,"account_host":"%%","tls":{"off":true}}`, m.Addr),
+	})))
+	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+		SecretName: "two",
+		TargetName: "narrow",
+	})))
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName:      "two",
+		VersionID:       "v2",
+		AgreeToFindings: true,
+	})))
+	if r := untilRotation(t, s, "two", "v2", "done"); !strings.Contains(r.Reason, "'two'@'127.0.0.9' accepts the leaked") {
+		t.Errorf("the emergency leaves an account with the leaked password: %q", r.Reason)
 	}
 }
 

@@ -264,6 +264,72 @@ func TestEmergency(t *testing.T) {
 	})
 }
 
+// TestEmergencyAfterACancelledRetirement verifies that the credential of a retirement that was
+// cancelled counts as useless when the emergency after it has given its account another one, and
+// not before.
+func TestEmergencyAfterACancelledRetirement(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	x := d.system("double")
+	s := x.run(t)
+	first := read(t, s, "app", "", "")
+	rotate(t, s, "app", "v2")
+	until(t, s, "app", "grace")
+	lock, err := pgx.Connect(t.Context(), fmt.Sprintf("postgres://%s:%s@%s/postgres?sslmode=disable",
+		d.admin.AccountName, d.admin.AccountPassword, d.Addr()))
+	must(t, err)
+	defer lock.Close(context.WithoutCancel(t.Context()))
+	must(t, second(lock.Exec(t.Context(), "BEGIN; ALTER ROLE app CONNECTION LIMIT 50")))
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName: "app",
+		VersionID:  "v3",
+	})))
+	support.Retry(t, func() error { // the retirement waits for the lock
+		if r := until(t, s, "app", "retiring"); r.Reason == "" {
+			return errors.New("the retirement has not failed yet")
+		}
+		return nil
+	})
+	must(t, second(s.Client.CancelRotation(t.Context(), name("app"))))
+	r := untilRotation(t, s, "app", "v3", "scheduled", "prepared", "applying", "unknown")
+	if r.EarlierVersionID != "v1" || r.EarlierRetired {
+		t.Errorf("before the emergency has changed anything: version %q, useless: %t", r.EarlierVersionID, r.EarlierRetired)
+	}
+	x.works(t, "the credential of the cancelled retirement", first, true)
+	must(t, second(lock.Exec(t.Context(), "ROLLBACK")))
+	if r = untilRotation(t, s, "app", "v3", "done"); r.EarlierVersionID != "v1" || !r.EarlierRetired {
+		t.Errorf("after the emergency: version %q, useless: %t", r.EarlierVersionID, r.EarlierRetired)
+	}
+	x.works(t, "the credential of the cancelled retirement", first, false)
+}
+
+// TestEmergencyWithoutItsCheck drops what check_sql reads, as the holder of the leaked credential
+// may. A planned rotation is not made current then, and an emergency is.
+func TestEmergencyWithoutItsCheck(t *testing.T) {
+	t.Parallel()
+	d := startDatabase(t)
+	d.run(t, "CREATE SCHEMA app AUTHORIZATION app; CREATE TABLE app.beat (); ALTER TABLE app.beat OWNER TO app; "+
+		"GRANT USAGE ON SCHEMA app TO app_clone; GRANT SELECT ON app.beat TO app_clone")
+	x := d.system("double")
+	s := x.run(t)
+	must(t, second(s.Client.UpdateTarget(t.Context(), &kms.UpdateTargetRequest{
+		TargetName: "pg-main",
+		Config:     fmt.Sprintf(`{"address":%q,"tls":{"off":true},"check_sql":"SELECT FROM app.beat"}`, d.Addr()),
+	})))
+	leaked := read(t, s, "app", "", "")
+	d.run(t, "DROP TABLE app.beat")
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName:      "app",
+		VersionID:       "v2",
+		AgreeToFindings: true,
+	})))
+	if r := untilRotation(t, s, "app", "v2", "done"); !strings.Contains(r.Reason, "check_sql") {
+		t.Errorf("the reason does not quote what failed: %q", r.Reason)
+	}
+	x.works(t, "the leaked credential", leaked, false)
+	x.works(t, "the current credential", read(t, s, "app", "", ""), true)
+}
+
 // TestEmergencyEvicts changes the password of the account with the leaked credential, as its holder
 // may. An emergency removes that password, too; another rotation leaves it, and says so.
 func TestEmergencyEvicts(t *testing.T) {

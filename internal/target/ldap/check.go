@@ -87,14 +87,14 @@ func (d *directory) CheckAccount(ctx context.Context, r target.CheckRequest) ([]
 	dn, err := s.find(r.Current.Account)
 	if err == nil {
 		f.Account = fault.Foreign(dn)
-		err = s.checkEntry(f, dn, r.Current.Secret)
+		err = s.checkEntry(f, dn, r)
 	}
 	fix := "Correct the account, or user_dn_template, base and filter of the target."
 	return f.List, f.Denied("no-entry", err, fix)
 }
 
 // checkEntry reads the entry of an account, its values and its policy.
-func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.Value) error {
+func (s *session) checkEntry(f *target.Findings, dn string, r target.CheckRequest) error {
 	e, err := s.read(dn)
 	if err != nil {
 		return err
@@ -134,7 +134,7 @@ func (s *session) checkEntry(f *target.Findings, dn string, password sensitive.V
 	if err != nil {
 		return err
 	}
-	s.d.judgeValues(f, e, password, server)
+	s.d.judgeValues(f, e, r, server)
 	changed, _ := time.Parse("20060102150405Z", entry.GetEqualFoldAttributeValue("pwdChangedTime")) // zero: not known
 	return s.checkPolicy(f, dn, policySource{
 		own:      entry.GetEqualFoldAttributeValue("pwdPolicySubentry"),
@@ -182,7 +182,8 @@ func isAnswer(err error) bool {
 }
 
 // judgeValues reports what becomes of the stored values.
-func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.Value, server abilities) {
+func (d *directory) judgeValues(f *target.Findings, e entry, r target.CheckRequest, server abilities) {
+	password := r.Current.Secret
 	switch {
 	case len(e.passwords) == 0:
 		d.judgeUnread(f, server.needClear)
@@ -194,6 +195,10 @@ func (d *directory) judgeValues(f *target.Findings, e entry, password sensitive.
 	}
 	matching, unknown := e.matching(password)
 	others := len(e.passwords) - len(matching)
+	if !r.Previous.Secret.IsZero() {
+		previous, _ := e.matching(r.Previous.Secret)
+		others -= len(previous)
+	}
 	if len(matching) == 0 && len(unknown) > 0 {
 		f.Impossible("value-not-compared",
 			fmt.Sprintf("The password may be in a value that cannot be compared (%s), so it could not be found to be "+

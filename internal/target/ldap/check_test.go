@@ -71,6 +71,15 @@ func testCheckValues(t *testing.T, s *servers.LDAP) {
 			t.Errorf("%s: the check has changed the entry", tc.what)
 		}
 	}
+	graced := account(t, s, s.Base)
+	graced.Secret = sensitive.New("secret")
+	s.Modify(t, graced.Account, "userPassword", current, "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=") // of "password"
+	list := targettest.Findings(t, open(t, plain(s.Addr), admin(s)), target.CheckRequest{
+		Current: graced, Previous: target.Credential{Account: graced.Account, Secret: sensitive.New("password")},
+	})
+	if slices.ContainsFunc(list, func(f target.Finding) bool { return f.Code == "further-values" }) {
+		t.Errorf("in a grace period: %+v", list)
+	}
 	c := account(t, s, s.Base)
 	s.Modify(t, c.Account, "userPassword", "{PBKDF2_SHA256}AAAnEA==")
 	uid, _, _ := strings.Cut(strings.TrimPrefix(c.Account, "uid="), ",")

@@ -158,6 +158,7 @@ func (c *checker) accounts(all []account) []account {
 		return nil
 	}
 	opens := func(a account) bool { return a.accepts(c.request.Current.Secret) }
+	leaked := c.request.Leaked.Secret
 	foreign := func(a account) bool { return c.foreign(a) != "" }
 	members, err := members(c.t.config.AccountHost, chosen, c.request.Current.Secret)
 	switch {
@@ -191,6 +192,9 @@ func (c *checker) accounts(all []account) []account {
 				"the target leaves it out: applications that reach it are refused with the new password, and the old one stays "+
 				"valid there.", "Add the host to account_host, or leave account_host empty.")
 			(&target.Findings{List: c.found}).LastOutlasts()
+		case !isMember && !leaked.IsZero() && a.accepts(leaked):
+			c.outlasts(leaveHosts, shown(name, a.host)+" accepts the leaked password, and account_host of the target leaves "+
+				"it out.", "Set another password for "+shown(name, a.host)+", or drop that account.")
 		case !isMember:
 			left = append(left, a)
 		}
@@ -213,15 +217,17 @@ func (c *checker) account(a account) {
 	c.terms(a, self)
 	var others int
 	for _, m := range a.passwords() {
-		match, _ := matches(m.plugin, m.hash, c.request.Current.Secret)
-		if !match && m.hash != "" && m.hash != invalid {
+		known := slices.ContainsFunc(c.request.Known(), func(s sensitive.Value) bool {
+			match, _ := matches(m.plugin, m.hash, s)
+			return match
+		})
+		if !known && m.hash != "" && m.hash != invalid {
 			others++
 		}
 	}
 	if a.accepts(c.request.Current.Secret) && others > 0 {
-		c.ask(dropSecond, own(self), self+" has a second password, which a rotation removes. During a grace period it "+
-			"is the previous one; otherwise it was set by hand.", "Remove the second password once nothing uses it.",
-			target.Overlap, target.Single)
+		c.ask(dropSecond, own(self), self+" has a second password, which a rotation removes: of an earlier version, or "+
+			"set by hand.", "Remove the second password once nothing uses it.", target.Overlap, target.Single)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/internal/target/targettest"
+	"github.com/keyturn/keyturn/sensitive"
 )
 
 // findings returns what a check reports by code and verdict, with the strategies unless it is about
@@ -77,6 +78,17 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	reports(t, open(t, `"account_host":"all"`), of(two), "accounts-together note",
 		"replace-other-passwords needs-consent single", "replace-other-passwords needs-consent overlap double")
 
+	// At the end of an emergency, what the leaked password still opens.
+	renewed := target.Credential{Account: two.Account, Secret: sensitive.New("Another-password-2")}
+	alter(two, "IDENTIFIED BY '"+renewed.Secret.Reveal()+"'")
+	ended := of(renewed)
+	reports(t, open(t, `"account_host":"%"`), ended, "accounts-left note")
+	ended.Leaked = two
+	left = reports(t, open(t, `"account_host":"%"`), ended, "leave-account-hosts note", "accounts-left note")
+	if f := left["leave-account-hosts note"]; !f.Outlasts || !strings.Contains(f.Text, "'check-two'@'127.0.0.2'") {
+		t.Errorf("after an emergency: %+v", f)
+	}
+
 	terms := f.account(t, "check-terms")
 	alter(terms, "REQUIRE X509 WITH MAX_USER_CONNECTIONS 3 PASSWORD EXPIRE INTERVAL 10 DAY ACCOUNT LOCK")
 	reports(t, tt, of(terms), "login-terms impossible", "account-locked impossible", "connection-limit note",
@@ -90,6 +102,10 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 	c := target.Change{ID: "x", Strategy: target.Overlap, Old: second, New: next(t, tt, second)}
 	targettest.Must(t, tt.Apply(targettest.Within(t), c))
 	reports(t, tt, of(second), "drop-second-password needs-consent overlap single")
+	graced := of(c.New)
+	reports(t, tt, graced, "drop-second-password needs-consent overlap single")
+	graced.Previous = second
+	reports(t, tt, graced)
 	targettest.Must(t, tt.Retire(targettest.Within(t), c))
 	reports(t, tt, of(c.New))
 

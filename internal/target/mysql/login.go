@@ -84,6 +84,7 @@ func (t *my) takeRole(ctx context.Context, conn *conn, attempt string, c target.
 	failed := changeFailed(attempt+": take the role "+role, err, c.Secret)
 	if failed.Code != "" {
 		failed.Class = target.Denied // an operator must grant the role, or change the settings of the login
+		failed = failed.AfterLogin()
 	}
 	return failed
 }
@@ -101,6 +102,7 @@ func (t *my) check(ctx context.Context, conn *conn, address string, c target.Cre
 				// The password was accepted, and no other transaction is in the way: an operator
 				// must correct check_sql or the account's rights.
 				failed.Class = target.Denied
+				failed = failed.AfterLogin()
 			}
 			return failed
 		}

@@ -286,6 +286,9 @@ func testCheckSQL(t *testing.T, n *node) {
 		setting, _ := json.Marshal(check)
 		err := n.open(t, `"check_sql":`+string(setting)).Verify(targettest.Within(t), who)
 		targettest.Result(t, err, target.Denied, text)
+		if err != nil && !target.IsAuthenticated(err) {
+			t.Errorf("the password was accepted before %v", err)
+		}
 	}
 }
 

@@ -56,12 +56,13 @@ func (p *provider) CheckAccount(ctx context.Context, r target.CheckRequest) ([]t
 	if err != nil {
 		return f.List, f.Denied("client-denied", target.AsAdmin(err), "Give the administrator the right to read clients.")
 	}
-	p.checkClient(f, c.members, time.Now())
+	p.checkClient(f, c.members, len(r.Known()), time.Now())
 	return f.List, nil
 }
 
-// checkClient reports what a client's members (RFC 7591, section 2) mean for a rotation.
-func (p *provider) checkClient(f *target.Findings, c map[string]any, now time.Time) {
+// checkClient reports what a client's members (RFC 7591, section 2) mean for a rotation. known is
+// how many of its secrets Keyturn knows.
+func (p *provider) checkClient(f *target.Findings, c map[string]any, known int, now time.Time) {
 	if id, ok := c["client_id"].(string); ok && id != f.Account {
 		f.Impossible("other-client", fmt.Sprintf("The call get reads the client %s.", fault.Quoted(id)),
 			"Correct the url of get and of set.")
@@ -73,7 +74,7 @@ func (p *provider) checkClient(f *target.Findings, c map[string]any, now time.Ti
 	p.checkMethod(f, c)
 	p.checkRights(f, c)
 	checkExpiry(f, c, now)
-	p.checkSecrets(f, c)
+	p.checkSecrets(f, c, known)
 	if c["jwks_uri"] != nil && c["jwks_uri"] != "" || len(listOf(c["jwks"], "keys")) > 0 {
 		f.Outlasting("other-keys", "The client has keys of its own (jwks), which a rotation leaves alone.",
 			"After a leak, remove the keys that are not the application's from jwks or jwks_uri.")
@@ -161,8 +162,8 @@ func checkExpiry(f *target.Findings, c map[string]any, now time.Time) {
 		"Change client_secret_expires_at at the provider.")
 }
 
-// checkSecrets reports further secrets of the client.
-func (p *provider) checkSecrets(f *target.Findings, c map[string]any) {
+// checkSecrets reports further secrets of the client, beside those that Keyturn knows.
+func (p *provider) checkSecrets(f *target.Findings, c map[string]any, known int) {
 	if p.config.Get.Secrets == "" {
 		return
 	}
@@ -179,14 +180,14 @@ func (p *provider) checkSecrets(f *target.Findings, c map[string]any) {
 		f.Impossible("secret-limit",
 			fmt.Sprintf("The client has %d secrets, and the provider keeps %d.", len(list), limit),
 			"Remove the secret that is not in use.", target.Overlap)
-		if len(list) > 1 {
+		if len(list) > known {
 			f.LastOutlasts()
 		}
-	case p.config.Remove != nil && len(list) > 1:
+	case p.config.Remove != nil && len(list) > known:
 		f.Outlasting(consentToRemove,
 			fmt.Sprintf("The client has %d secrets. A rotation removes only the one that it replaces.", len(list)),
 			"After a leak, remove those that no application needs at the provider.")
-	case len(list) > 1:
+	case len(list) > known:
 		f.NeedsConsent(consentToRemove,
 			fmt.Sprintf("The client has %d secrets, and the provider may remove all others when a secret is set.", len(list)),
 			"Remove those that are not in use, or set remove for the strategy overlap.", target.Single)

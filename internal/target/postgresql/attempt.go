@@ -167,9 +167,9 @@ func (a *attempt) finishPrepared(ctx context.Context, gid string, commit bool) e
 	return nil
 }
 
-// checkFailed classifies an error of a statement after a login. It is never Rejected, because the
-// password was accepted. The server may recover from a shutdown (57) and from a lack of resources
-// (53).
+// checkFailed classifies an error of a statement after a login of the application. It is never
+// Rejected, because the password was accepted. The server may recover from a shutdown (57) and from
+// a lack of resources (53).
 func checkFailed(what string, err error, secrets ...sensitive.Value) *target.Error {
 	answer, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
@@ -178,5 +178,5 @@ func checkFailed(what string, err error, secrets ...sensitive.Value) *target.Err
 	case strings.HasPrefix(answer.Code, "57"), strings.HasPrefix(answer.Code, "53"):
 		return target.Failed(target.Unreachable, answer.Code, what+": "+answerText(answer), secrets...)
 	}
-	return target.Failed(target.Denied, answer.Code, what+": "+answerText(answer), secrets...)
+	return target.Failed(target.Denied, answer.Code, what+": "+answerText(answer), secrets...).AfterLogin()
 }

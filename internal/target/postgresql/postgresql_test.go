@@ -464,7 +464,11 @@ func testCheckSQL(t *testing.T, c *cluster, reader, _ target.Credential) {
 			targettest.Must(t, tt.Verify(targettest.Within(t), who))
 			continue
 		}
-		targettest.Expect(t, tt.Verify(targettest.Within(t), who), target.Denied, "check_sql", code)
+		err := tt.Verify(targettest.Within(t), who)
+		targettest.Expect(t, err, target.Denied, "check_sql", code)
+		if !target.IsAuthenticated(err) {
+			t.Errorf("the password was accepted before %v", err)
+		}
 	}
 }
 

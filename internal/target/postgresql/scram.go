@@ -48,6 +48,9 @@ func prepare(password string) string {
 	return prepared
 }
 
+// SameSecret reports whether two passwords are one after their preparation.
+func (t *pg) SameSecret(a, b sensitive.Value) bool { return prepare(a.Reveal()) == prepare(b.Reveal()) }
+
 // Verifier returns the verifier that PostgreSQL stores for a password (RFC 5802, RFC 7677), with a
 // new salt and PostgreSQL's default number of iterations.
 func Verifier(password sensitive.Value) (string, error) {

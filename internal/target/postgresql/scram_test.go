@@ -76,3 +76,13 @@ func TestMatches(t *testing.T) {
 		}
 	}
 }
+
+// TestSameSecret verifies that passwords which PostgreSQL prepares to the same text count as one.
+func TestSameSecret(t *testing.T) {
+	t.Parallel()
+	for other, want := range map[string]bool{"pass\u00adword": true, "password": true, "Password": false} {
+		if got := (&pg{}).SameSecret(sensitive.New("password"), sensitive.New(other)); got != want {
+			t.Errorf("%+q: %t, want %t", other, got, want)
+		}
+	}
+}

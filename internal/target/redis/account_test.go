@@ -98,6 +98,12 @@ func TestCheckAccount(t *testing.T) {
 	expect("a selector at one node", "", "note nodes-differ")
 	two.Do(t, "ACL", "SETUSER", "app", "clearselectors", ">a-further-password")
 	expect("a further password", "", "note further-passwords outlasts")
+	graced := target.CheckRequest{Current: c, Previous: target.Credential{
+		Account: "app", Secret: sensitive.New("a-further-password"),
+	}}
+	if list := targettest.Findings(t, tt, graced); len(list) > 0 {
+		t.Errorf("in a grace period: %+v", list)
+	}
 	two.Do(t, "ACL", "SETUSER", "app", "resetpass", ">a-further-password")
 	expect("another password at one node", "", "impossible password-missing, note further-passwords outlasts")
 	two.Do(t, "ACL", "SETUSER", "app", ">"+c.Secret.Reveal(), "off")

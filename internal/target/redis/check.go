@@ -58,7 +58,7 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 		f.List = append(f.List, of.List...)
 		all = append(all, users...)
 	}
-	checkPasswords(f, nodes, all, hash(r.Current.Secret))
+	checkPasswords(f, nodes, all, r)
 	checkReplication(f, places, all)
 	if s.Persist == persistNone {
 		f.Note("not-saved", "The target's persist is none: a restart of a server loses a change that nothing else saves.")
@@ -136,12 +136,16 @@ func checkNodes(
 }
 
 // checkPasswords reports nodes without the password in use, and further passwords.
-func checkPasswords(f *target.Findings, nodes []*node, users []user, h string) {
+func checkPasswords(f *target.Findings, nodes []*node, users []user, r target.CheckRequest) {
 	for i, n := range nodes {
 		others := len(users[i].passwords)
+		for _, s := range r.Known() {
+			if slices.Contains(users[i].passwords, hash(s)) {
+				others--
+			}
+		}
 		switch {
-		case slices.Contains(users[i].passwords, h):
-			others--
+		case slices.Contains(users[i].passwords, hash(r.Current.Secret)):
 		case users[i].exists && !users[i].nopass:
 			f.Drifted("password-missing", fmt.Sprintf("The user has no such password at %s.", n.addr),
 				"Add it there, or put the password that every node has into the secret.")

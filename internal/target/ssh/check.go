@@ -74,7 +74,7 @@ func (h *host) CheckAccount(ctx context.Context, r target.CheckRequest) ([]targe
 	}
 	defer s.close()
 	if isKey(r.Current) {
-		err = h.checkKeys(ctx, s, f, r.Current)
+		err = h.checkKeys(ctx, s, f, r)
 	} else {
 		err = h.checkPassword(ctx, s, f, r.Current)
 	}
@@ -113,15 +113,36 @@ func (h *host) checkForm(f *target.Findings, r target.CheckRequest) bool {
 	return true
 }
 
-// checkKeys reads the lists of keys, and what sshd accepts besides.
-func (h *host) checkKeys(ctx context.Context, s *session, f *target.Findings, c target.Credential) error {
+// askedKey is a key that the lists of keys are read for, and what to call it.
+type askedKey struct {
+	ssh.PublicKey
+	called string
+}
+
+// askedOf returns the key to read the lists for: at the end of an emergency, what the leaked key
+// still opens.
+func askedOf(r target.CheckRequest) (askedKey, error) {
+	c, called := r.Current, "key in use"
+	if isKey(r.Leaked) {
+		c, called = r.Leaked, "leaked key"
+	}
 	key, err := privateKey(c.Secret)
 	if err != nil {
-		return target.Denied.Errorf("%v", err)
+		return askedKey{}, target.Denied.Errorf("%v", err)
+	}
+	return askedKey{key.PublicKey(), called}, nil
+}
+
+// checkKeys reads the lists of keys, and what sshd accepts besides.
+func (h *host) checkKeys(ctx context.Context, s *session, f *target.Findings, r target.CheckRequest) error {
+	c := r.Current
+	key, err := askedOf(r)
+	if err != nil {
+		return err
 	}
 	var lines []keyLine
 	for _, file := range h.AuthorizedKeys.of(c.Account) {
-		found, err := h.checkFile(ctx, s, f, file, key.PublicKey())
+		found, err := h.checkFile(ctx, s, f, file, key)
 		if target.ClassOf(err) == target.Denied {
 			return f.Denied("keys-not-changed", err, "Fix that at the host; docs/targets/ssh.md has the sudo rule.")
 		}
@@ -134,7 +155,7 @@ func (h *host) checkKeys(ctx context.Context, s *session, f *target.Findings, c 
 	if err != nil {
 		return err
 	}
-	if err := h.checkDaemon(ctx, s, f, daemon, lines, key.PublicKey()); err != nil {
+	if err := h.checkDaemon(ctx, s, f, daemon, lines, key); err != nil {
 		return err
 	}
 	h.checkAlgorithms(f, daemon, c)
@@ -158,11 +179,11 @@ func (h *host) checkKeys(ctx context.Context, s *session, f *target.Findings, c 
 
 // checkFile reads one list of keys in the way of a change, and returns the lines of a key.
 func (h *host) checkFile(
-	ctx context.Context, s *session, f *target.Findings, path string, key ssh.PublicKey,
+	ctx context.Context, s *session, f *target.Findings, path string, key askedKey,
 ) ([]keyLine, error) {
 	text, err := s.run(
 		ctx, "read the keys of "+f.Account, h.asKeeper(path, f.Account), script(tools+own+locate+tryFile, "file", path,
-			"account", f.Account, "blob", strings.Fields(line(key, comment))[1]),
+			"account", f.Account, "blob", strings.Fields(line(key.PublicKey, comment))[1]),
 	)
 	if err != nil {
 		return nil, err
@@ -170,8 +191,8 @@ func (h *host) checkFile(
 	lines, authority := linesOf(path, text, key)
 	if authority {
 		f.Outlasting("key-is-authority", fmt.Sprintf(
-			"A line of %s trusts the key in use as a certificate authority; a rotation leaves that line, so certificates that "+
-				"this key has signed or will sign open the account.", path,
+			"A line of %s trusts the %s as a certificate authority; a rotation leaves that line, so certificates that "+
+				"this key has signed or will sign open the account.", path, key.called,
 		), "After a leak, remove that line, or replace its key.")
 	}
 	if strings.Contains(strings.ToLower(text), "cert-authority") && !authority {

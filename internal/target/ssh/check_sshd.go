@@ -78,7 +78,7 @@ func algorithmsOf(keyType string) []string {
 
 // checkDaemon reports where sshd finds credentials besides the files of the target.
 func (h *host) checkDaemon(
-	ctx context.Context, s *session, f *target.Findings, settings map[string]string, lines []keyLine, key ssh.PublicKey,
+	ctx context.Context, s *session, f *target.Findings, settings map[string]string, lines []keyLine, key askedKey,
 ) error {
 	if settings == nil {
 		f.Note("sshd-not-read", "The administrator cannot read the settings of sshd (sshd -T needs root), so other places "+
@@ -106,7 +106,7 @@ func (h *host) checkDaemon(
 // checkOtherFiles looks for the key in files that sshd reads and the target does not name, and for
 // files that the target names and sshd does not read.
 func (h *host) checkOtherFiles(
-	ctx context.Context, s *session, f *target.Findings, files []string, lines []keyLine, key ssh.PublicKey,
+	ctx context.Context, s *session, f *target.Findings, files []string, lines []keyLine, key askedKey,
 ) error {
 	read, err := paths(files).complete()
 	if err != nil {
@@ -139,7 +139,7 @@ func (h *host) checkOtherFiles(
 		}
 		if found, _ := linesOf(file, text, key); len(found) > 0 {
 			f.Impossible("key-elsewhere",
-				fmt.Sprintf("The key in use is also in %s, which the target does not name.", fault.Foreign(file)),
+				fmt.Sprintf("The %s is also in %s, which the target does not name.", key.called, fault.Foreign(file)),
 				"Add the file to authorized_keys of the target.")
 			f.LastOutlasts()
 		}

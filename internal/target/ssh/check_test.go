@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,12 @@ import (
 // not asked for.
 func codes(t *testing.T, tt target.Target, c target.Credential, strategies ...target.Strategy) (found []string) {
 	t.Helper()
-	request := target.CheckRequest{Current: c, Strategies: strategies}
+	return codesOf(t, tt, target.CheckRequest{Current: c, Strategies: strategies})
+}
+
+func codesOf(t *testing.T, tt target.Target, request target.CheckRequest) (found []string) {
+	t.Helper()
+	c := request.Current
 	for _, f := range targettest.Findings(t, tt, request, "AAAA") { // as keys begin
 		if f.Account != c.Account {
 			t.Errorf("%s is about the account %q", f.Code, f.Account)
@@ -64,6 +70,15 @@ func testCheckKeys(t *testing.T, s *servers.SSH) {
 		if read(t, path) != content+"\n" {
 			t.Error("the check has changed the file")
 		}
+	}
+	// At the end of an emergency, what the leaked key still opens.
+	fresh, line := servers.NewSSHKey(t)
+	renewedKey := target.Credential{Account: old.Account, Secret: sensitive.New(fresh)}
+	ended := target.CheckRequest{Current: renewedKey, Leaked: old}
+	renewed := string(driver.MarshalAuthorizedKey(line))
+	s.Authorize(t, a, renewed+"cert-authority "+key+"\n")
+	if got := codesOf(t, tt, ended); !slices.Contains(got, "note key-is-authority outlasts") {
+		t.Errorf("a leaked key that is an authority: %q", got)
 	}
 	path := s.Authorize(t, a, key+"\n")
 	expectCodes(t, "single", codes(t, tt, old, target.Overlap, target.Single), "impossible wrong-strategy")

@@ -46,6 +46,13 @@ func isKey(c target.Credential) bool {
 	return strings.Contains(c.Secret.Reveal(), "-----BEGIN ")
 }
 
+// SameSecret reports whether two texts have one private key.
+func (h *host) SameSecret(a, b sensitive.Value) bool {
+	x, errX := privateKey(a)
+	y, errY := privateKey(b)
+	return errX == nil && errY == nil && bytes.Equal(x.PublicKey().Marshal(), y.PublicKey().Marshal())
+}
+
 func privateKey(s sensitive.Value) (ssh.Signer, error) {
 	key, err := ssh.ParsePrivateKey([]byte(s.Reveal()))
 	if errors.As(err, new(*ssh.PassphraseMissingError)) {
