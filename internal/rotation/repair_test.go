@@ -137,7 +137,7 @@ func TestDriftInGrace(t *testing.T) {
 	for _, failed := range []EventKind{NoLogin, Cancel} {
 		r := step(drifted, Undo, failed)
 		if r.State != Quarantined || strings.Contains(r.Advice(), "keyturn rotation undo") != (failed == Cancel) ||
-			strings.Contains(r.Advice(), "An undo would probably fail: the target has not accepted") != (failed == NoLogin) {
+			strings.Contains(r.Advice(), "An undo would probably fail: the target has rejected") != (failed == NoLogin) {
 			t.Errorf("after an undo that ended with %s: %s, %q; want the quarantine, and no undo that the target has "+
 				"just refused", failed, r.State, r.Advice())
 		}

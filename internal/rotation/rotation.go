@@ -566,8 +566,8 @@ func (r Record) Advice() string {
 		case !r.graceInterrupted():
 			return text
 		case !r.PreviousDeadAt.IsZero():
-			return text + " An undo would probably fail: the target has not accepted the previous credential since " +
-				r.PreviousDeadAt.UTC().Format(time.RFC3339) + "."
+			return text + " An undo would probably fail: the target has rejected the previous credential, or its account may " +
+				"have got another one, at " + r.PreviousDeadAt.UTC().Format(time.RFC3339) + "."
 		}
 		return text + " The previous credential is not retired yet: " + fault.Command("rotation undo", r.Secret) +
 			" makes it current again if the target accepts it."
