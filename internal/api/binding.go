@@ -354,10 +354,37 @@ func (e *Env) rotating(tx *store.Tx, account string, t store.Target, user string
 		return "", err
 	}
 	s, ok, err := tx.Secret(account, owner, e.Now().UTC())
-	if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) || !e.bindsAccount(s, t, user) {
+	if err != nil || !ok || s.TargetName() != t.Name || !s.BoundTo(t.ID) {
+		return "", err
+	}
+	if e.bindsAccount(s, t, user) {
+		return owner, nil
+	}
+	if changes, err := e.isChanging(tx, s, t, user); err != nil || !changes {
 		return "", err
 	}
 	return owner, nil
+}
+
+// isChanging reports whether the rotation under way of a secret may still change an account, such
+// as one that retires it after the settings have named another. A version that cannot be read may
+// be of that account.
+func (e *Env) isChanging(tx *store.Tx, s secret.Secret, t store.Target, user string) (bool, error) {
+	r, _, err := tx.Rotation(s.Account, s.Name)
+	if err != nil {
+		return false, err
+	}
+	for _, id := range r.Versions() {
+		v, ok := s.Versions[id]
+		if !ok {
+			continue
+		}
+		list, _, err := credentials(e, tx, s, v)
+		if err != nil || slices.Contains(e.spellings(t, list[0].Account), user) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // bindsAccount reports whether a secret is bound to an account, under any spelling of it.

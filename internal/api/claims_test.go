@@ -117,6 +117,23 @@ func TestBoundSecretsHoldTheirAccounts(t *testing.T) {
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
 }
 
+// TestClaimDuringARotation verifies that a secret holds the account that its rotation under way will
+// retire, whatever account its settings name now.
+func TestClaimDuringARotation(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "takes-app", "SecretData",
+		`{"username":"app","password":"the-applications-password"}`, "VersionId", "v1")
+	take := []string{"SecretName", "takes-app", "TargetName", "pg"}
+	for _, state := range []rotation.State{rotation.InGrace, rotation.Retiring, rotation.Quarantined} {
+		w.inState(t, "db", state)
+		w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Binding.Accounts = []string{"app2"} })
+		w.refused(t, kms.CodeResourceExist, `is rotated by secret "db" already.`, "ConfigureRotation", take...)
+	}
+	w.inState(t, "db", rotation.Done)
+	w.must(t, "ConfigureRotation", take...)
+}
+
 // TestNothingIsSentWithoutTheAccount verifies that nothing asks the target with a secret whose
 // account another one holds, and that every operation says so.
 func TestNothingIsSentWithoutTheAccount(t *testing.T) {

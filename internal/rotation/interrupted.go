@@ -95,6 +95,19 @@ func (r Record) interrupted() *Interrupted {
 	}
 }
 
+// Versions returns the versions whose accounts the rotation under way, or the one that it has
+// interrupted, may still change; none where nothing is under way.
+func (r Record) Versions() (versions []string) {
+	if !r.InFlight() {
+		return nil
+	}
+	versions = append(versions, r.Base, r.Candidate)
+	if i := r.Interrupted; i != nil {
+		versions = append(versions, i.Base)
+	}
+	return versions
+}
+
 // Leaked returns the versions that emergencies replace, whose rotations are under way or
 // interrupted.
 func (r Record) Leaked() (versions []string) {
