@@ -279,7 +279,7 @@ func (t *Turn) findings(
 ) ([]target.Finding, error) {
 	findings, err := target.CheckAccount(ctx, system, request)
 	if _, asks := system.(target.Checker); asks && err == nil {
-		t.call(t.purpose()).adminAccepted(t.Target)
+		t.AdminAccepted()
 	}
 	for i, f := range findings {
 		findings[i] = f.Targeted(t.Secret.TargetName())

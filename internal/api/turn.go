@@ -152,6 +152,9 @@ func (t *Turn) Answered(err error) {
 	}
 }
 
+// AdminAccepted notes that the target has let its administrator in.
+func (t *Turn) AdminAccepted() { t.call(t.purpose()).adminAccepted(t.Target) }
+
 // purpose returns what the trail gives as the reason why a credential is sent.
 func (t *Turn) purpose() string {
 	if !t.Record.InFlight() {

@@ -19,6 +19,15 @@ func answerOf(t *api.Turn, err error) rotation.Answer {
 	return rotation.Answer{Class: target.ClassOf(err), Text: textOf(t, err)}
 }
 
+// answerAsAdmin is answerOf for a call that the administrator makes, where there is one: its success
+// says that the target accepts the administrator.
+func answerAsAdmin(t *api.Turn, err error) rotation.Answer {
+	if err == nil {
+		t.AdminAccepted()
+	}
+	return answerOf(t, err)
+}
+
 // textOf returns what callers learn of a target's error; it holds no secret. An error that is not
 // of a target says nothing.
 func textOf(t *api.Turn, err error) string {

@@ -102,7 +102,7 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		return w.move(ctx, t, rotation.Event{Kind: rotation.Unreached, Text: errLeadEnding.Error()}, nil)
 	}
 	err := w.within(ctx, func(ctx context.Context) error { return system.Apply(ctx, change) })
-	return w.end(ctx, t, system, change, rotation.AfterSend(answerOf(t, err)))
+	return w.end(ctx, t, system, change, rotation.AfterSend(answerAsAdmin(t, err)))
 }
 
 // baseState returns what the target's own state says of the base, where a login with it must
@@ -141,7 +141,7 @@ func (w *worker) end(
 		return w.move(ctx, t, e, nil)
 	}
 	err = w.within(ctx, func(ctx context.Context) error { return reverter.Revert(ctx, change) })
-	return w.move(ctx, t, rotation.AfterClearing(t.Record, e, answerOf(t, err)), nil)
+	return w.move(ctx, t, rotation.AfterClearing(t.Record, e, answerAsAdmin(t, err)), nil)
 }
 
 // simple takes a step that is tried again until it succeeds.
@@ -151,7 +151,7 @@ func (w *worker) simple(
 	done rotation.EventKind,
 	call func(context.Context) error,
 ) (bool, error) {
-	return w.move(ctx, t, rotation.After(done, answerOf(t, w.within(ctx, call))), nil)
+	return w.move(ctx, t, rotation.After(done, answerAsAdmin(t, w.within(ctx, call))), nil)
 }
 
 func (w *worker) verifyCandidate(
@@ -235,7 +235,7 @@ func (w *worker) retireOrEvict(
 	evictor, ok := system.(target.Evictor)
 	if !ok {
 		err := w.within(ctx, func(ctx context.Context) error { return system.Retire(ctx, change) })
-		return answerOf(t, err), found, nil
+		return answerAsAdmin(t, err), found, nil
 	}
 	var stored error
 	decide := func(ctx context.Context, f target.Foreign) (bool, error) {
@@ -248,16 +248,15 @@ func (w *worker) retireOrEvict(
 		return stored == nil, stored
 	}
 	said := w.within(ctx, func(ctx context.Context) error { return evictor.RetireOrEvict(ctx, change, decide) })
-	return answerOf(t, said), found, stored
+	return answerAsAdmin(t, said), found, stored
 }
 
 func (w *worker) clear(ctx context.Context, t *api.Turn, system target.Target, change target.Change) (bool, error) {
-	return w.simple(ctx, t, rotation.Cleared, func(ctx context.Context) error {
-		if reverter, ok := system.(target.Reverter); ok {
-			return reverter.Revert(ctx, change)
-		}
-		return nil
-	})
+	reverter, ok := system.(target.Reverter)
+	if !ok {
+		return w.move(ctx, t, rotation.Event{Kind: rotation.Cleared}, nil)
+	}
+	return w.simple(ctx, t, rotation.Cleared, func(ctx context.Context) error { return reverter.Revert(ctx, change) })
 }
 
 // takeBack ends a rehearsal, or a candidate that cannot log in.
@@ -271,7 +270,7 @@ func (w *worker) takeBack(ctx context.Context, t *api.Turn, system target.Target
 		)
 	}
 	err := w.within(ctx, func(ctx context.Context) error { return revert(ctx, system, change) })
-	return w.move(ctx, t, rotation.AfterRevert(t.Record, answerOf(t, err)), nil)
+	return w.move(ctx, t, rotation.AfterRevert(t.Record, answerAsAdmin(t, err)), nil)
 }
 
 // revert takes the candidate away again. Where it has replaced the base, the base is restored.

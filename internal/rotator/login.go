@@ -42,7 +42,7 @@ func (w *worker) question(
 	case rotation.AskBase:
 		return w.verify(ctx, t, system, change.Old)
 	case rotation.AskRevert:
-		return answerOf(
+		return answerAsAdmin(
 			t,
 			w.within(ctx, func(ctx context.Context) error { return system.(target.Reverter).Revert(ctx, change) }),
 		)
