@@ -117,8 +117,8 @@ func TestBoundSecretsHoldTheirAccounts(t *testing.T) {
 	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
 }
 
-// TestClaimDuringARotation verifies that a secret holds the account that its rotation under way will
-// retire, whatever account its settings name now.
+// TestClaimDuringARotation verifies that a secret holds the account that its rotation under way
+// will retire, whatever account its settings name now.
 func TestClaimDuringARotation(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)

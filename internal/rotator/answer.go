@@ -19,7 +19,7 @@ func answerOf(t *api.Turn, err error) rotation.Answer {
 	return rotation.Answer{Class: target.ClassOf(err), Text: textOf(t, err)}
 }
 
-// answerAsAdmin is answerOf for a call that the administrator makes, where there is one: its success
+// answerAsAdmin is answerOf for a call that the administrator makes, where there is one. Success
 // says that the target accepts the administrator.
 func answerAsAdmin(t *api.Turn, err error) rotation.Answer {
 	if err == nil {

@@ -333,6 +333,14 @@ var rotationMutations = []mutation{
 		test: "TestEmergencyNeedsConsent",
 	},
 	{
+		name: "another secret takes an account that the rotation under way of this one will change",
+		file: "internal/api/binding.go",
+		old:  "slices.Contains(e.spellings(t, list[0].Account), user) {",
+		new:  "false {",
+		pkg:  "internal/api",
+		test: "TestClaimDuringARotation",
+	},
+	{
 		name: "a leaked credential is adopted in another form",
 		file: "internal/api/rotation_repair.go",
 		old:  "a.same(c.Secret, other.Secret)",
