@@ -46,19 +46,30 @@ type judgement struct {
 	bound bool
 }
 
-// accountResources returns what a caller needs rights on to have the accounts changed.
-func (c *Call) accountResources(ch changes) []resource {
-	var list []resource
+// accountResources returns what a caller needs rights on to have the accounts changed. A Deny also
+// counts under the spelling that the target takes for the same account.
+func (c *Call) accountResources(ch changes) (list []resource, err error) {
+	var t store.Target
+	if ch.target != secret.OwnUsers {
+		if t, _, err = c.Snapshot.Target(c.Account(), ch.target); err != nil {
+			return nil, err
+		}
+	}
 	for _, name := range ch.names {
 		if ch.target == secret.OwnUsers {
 			user := c.ramResource("user/" + name)
 			list = append(list, user.needing(actionCreateAccessKey), user.needing(actionDeleteAccessKey))
 			continue
 		}
-		account := resource{arn: c.targetResource(ch.target).arn + accountSegment + name}
-		list = append(list, account.needing(actionRotateAccount))
+		for _, spelling := range c.spellings(t, name) {
+			account := resource{arn: c.targetResource(ch.target).arn + accountSegment + spelling}
+			if spelling != name {
+				account = account.unlessDenied()
+			}
+			list = append(list, account.needing(actionRotateAccount))
+		}
 	}
-	return list
+	return list, nil
 }
 
 // adopted adds to the resources of every rotation the account of a credential that is to be
@@ -134,7 +145,11 @@ func (c *Call) andAccounts(list []resource, name string, settings *secret.Rotati
 func (c *Call) andChanges(list []resource, s secret.Secret, ch changes) ([]resource, error) {
 	at, err := registered(c.Snapshot, c.Account(), ch.target, s.UserName())
 	c.judgedChanges = append(c.judgedChanges, judgement{changes: ch, at: at, bound: at.binds(s)})
-	return append(list, c.accountResources(ch)...), err
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := c.accountResources(ch)
+	return append(list, accounts...), err
 }
 
 // storedChanges returns the accounts that the engine changes for a stored secret. A secret whose

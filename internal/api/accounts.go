@@ -127,7 +127,11 @@ func (p *preparation) mayChange(ctx context.Context, others []string) error {
 	if len(others) == 0 {
 		return nil
 	}
-	if err := p.gate.permits(p.Call, p.accountResources(changes{p.target.Name, others})); err != nil {
+	resources, err := p.accountResources(changes{p.target.Name, others})
+	if err == nil {
+		err = p.gate.permits(p.Call, resources)
+	}
+	if err != nil {
 		return err
 	}
 	return p.admits(ctx, others)

@@ -10,6 +10,7 @@ import (
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 	"github.com/keyturn/keyturn/kms"
+	"github.com/keyturn/keyturn/ram"
 )
 
 // TestSpellingsAreOneAccount verifies that two secrets cannot rotate what the target takes for one
@@ -132,6 +133,27 @@ func TestClaimDuringARotation(t *testing.T) {
 	}
 	w.inState(t, "db", rotation.Done)
 	w.must(t, "ConfigureRotation", take...)
+}
+
+// TestDenyOfASpelling verifies that a Deny of an account counts under every spelling that the
+// target takes for it.
+func TestDenyOfASpelling(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.must(t, "CreateSecret", "SecretName", "loud", "SecretData", `{"username":"GEN","password":"p"}`, "VersionId", "v1")
+	configure := []string{"SecretName", "loud", "TargetName", "pg"}
+	rights := []string{"kms:ConfigureRotation on *", "kms:GetSecretValue on *", "kms:RotateAccount on *"}
+	kept, free := w.holder(t, "kept", rights...), w.holder(t, "free", rights...)
+	w.must(t, "CreatePolicy", "PolicyName", "not-gen", "PolicyDocument",
+		document(deny("kms:RotateAccount", "acs:kms:*:*:target/pg/account/gen")))
+	w.must(t, "AttachPolicyToUser", "UserName", "kept", "PolicyName", "not-gen", "PolicyType", ram.TypeCustom)
+	_, err := w.call(t, kept, "ConfigureRotation", configure...)
+	if err == nil || !strings.Contains(err.Error(), "kms:RotateAccount") {
+		t.Errorf("under another spelling: %v", err)
+	}
+	if _, err := w.call(t, free, "ConfigureRotation", configure...); err != nil {
+		t.Errorf("without a Deny: %v", err)
+	}
 }
 
 // TestNothingIsSentWithoutTheAccount verifies that nothing asks the target with a secret whose

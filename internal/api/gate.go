@@ -79,6 +79,7 @@ func (g *Gate) Call(ctx context.Context, op *operation.Op, r protocol.Request) (
 	if c.op != nil {
 		c.Action, c.Version = op.Name, op.Version
 	}
+	defer c.adminGivenBack()
 	out, err := g.call(ctx, c)
 	if isDryRun(c) {
 		err = dryRun(err)

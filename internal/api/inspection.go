@@ -383,8 +383,12 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 	case target.Rejected:
 		k.add(k.deadCredential(c, rejected, answer.Error()))
 	case target.Denied, target.Refused:
+		code := rotation.CodeLoginDenied
+		if target.IsAuthenticated(err) {
+			code = rotation.CodeLoginFails
+		}
 		k.add(target.Finding{
-			Code:    rotation.CodeLoginDenied,
+			Code:    code,
 			Verdict: target.Impossible,
 			Account: c.Account,
 			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",

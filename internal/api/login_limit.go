@@ -1,6 +1,8 @@
 package api
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,15 +38,16 @@ func newLoginWindows() *loginWindows {
 }
 
 // administrator is the account with which a target is opened, in one version of its secret. It has
-// the settings of the target and not its ID, so that a target that is registered anew with the same
-// ones does not have the same account tried again.
-type administrator struct{ account, kind, config, secret, version string }
+// the addresses of the target and not its ID, name or settings, so that neither a target that is
+// registered anew nor another setting has the same account tried again.
+type administrator struct{ account, kind, addresses, name, secret, version string }
 
 // rejectedAdmin is an administrator that its target has rejected.
 type rejectedAdmin struct {
-	triedAt time.Time
-	// by is the call, or the secret of the engine, that tries it now; nil after another rejection.
-	by any
+	rejectedAt time.Time
+	// by is the call, or the secret of the engine, that may log in since heldAt; nil for none.
+	by     any
+	heldAt time.Time
 }
 
 // probeAdminAfter is how long the engine's probes leave an administrator alone that was rejected:
@@ -52,47 +55,63 @@ type rejectedAdmin struct {
 const probeAdminAfter = time.Hour
 
 // adminFrom reports whether by may log in as an administrator now, or when it may. One that was
-// rejected is tried once in a window, whatever secret that is for, and by the engine's probes
-// after [probeAdminAfter]; after a change of the target it is tried at once.
-func (l *loginWindows) adminFrom(
-	a administrator, t store.Target, by any, probes bool, now time.Time,
-) (from time.Time, ok bool) {
+// rejected is left alone for a window, and by the engine's probes for [probeAdminAfter]. After
+// that, one caller at a time may log in, until it is rejected, accepted, or ends (see
+// adminGivenBack).
+func (l *loginWindows) adminFrom(a administrator, by any, probes bool, now time.Time) (from time.Time, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	seen, known := l.admins[a]
-	isUpdated := t.UpdatedAt.After(t.CreatedAt) && t.UpdatedAt.After(seen.triedAt)
 	switch {
-	case !known || seen.by == by && seen.by != nil:
+	case !known:
 		return now, true
-	case isUpdated, seen.triedAt.After(now): // the clock was set back
+	case seen.rejectedAt.After(now): // the clock was set back
 		delete(l.admins, a)
 		return now, true
 	}
-	from = seen.triedAt.Add(rotation.LoginWindow)
+	from = seen.rejectedAt.Add(rotation.LoginWindow)
 	if probes {
-		from = seen.triedAt.Add(probeAdminAfter)
+		from = seen.rejectedAt.Add(probeAdminAfter)
 	}
-	if now.Before(from) {
+	isHeld := seen.by != nil && seen.by != by && within(seen.heldAt.Add(rotation.LoginWindow), now)
+	switch {
+	case now.Before(from):
 		return from, false
+	case isHeld:
+		return now.Add(time.Second), false
 	}
-	l.admins[a] = rejectedAdmin{triedAt: now, by: by}
+	seen.by, seen.heldAt = by, now
+	l.admins[a] = seen
 	return now, true
 }
 
-// adminRejected notes that an administrator was rejected.
+// adminGivenBack ends what adminFrom has let by do, where no login has shown anything.
+func (l *loginWindows) adminGivenBack(by any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for a, seen := range l.admins {
+		if seen.by == by {
+			seen.by = nil
+			l.admins[a] = seen
+		}
+	}
+}
+
+// adminRejected notes that an administrator was rejected. If there is no room, it forgets the one
+// whose rejection is the longest ago.
 func (l *loginWindows) adminRejected(a administrator, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.admins) >= maxLoginWindows {
+	if _, known := l.admins[a]; !known && len(l.admins) >= maxLoginWindows {
+		var oldest administrator
 		for other, seen := range l.admins {
-			if now.Sub(seen.triedAt) >= probeAdminAfter {
-				delete(l.admins, other)
+			if first, ok := l.admins[oldest]; !ok || seen.rejectedAt.Before(first.rejectedAt) {
+				oldest = other
 			}
 		}
+		delete(l.admins, oldest)
 	}
-	if len(l.admins) < maxLoginWindows {
-		l.admins[a] = rejectedAdmin{triedAt: now}
-	}
+	l.admins[a] = rejectedAdmin{rejectedAt: now}
 }
 
 // adminAccepted forgets that an administrator was rejected.
@@ -186,27 +205,25 @@ func (e *AdminWaitError) Error() string { return e.err.Error() }
 // Unwrap returns the refusal of a call.
 func (e *AdminWaitError) Unwrap() error { return e.err }
 
-func administratorOf(t store.Target, version string) administrator {
+func (e *Env) administratorOf(t store.Target, name, version string) administrator {
 	return administrator{
-		account: t.Account,
-		kind:    t.Kind,
-		config:  string(t.Config),
-		secret:  t.AdminSecret,
-		version: version,
+		account:   t.Account,
+		kind:      t.Kind,
+		addresses: strings.Join(slices.Sorted(slices.Values(e.Kinds[t.Kind].AddressesOf(t.Config))), " "),
+		name:      name,
+		secret:    t.AdminSecret,
+		version:   version,
 	}
 }
 
 // adminMayLogIn refuses to log in as an administrator that the target has rejected, with an
 // [AdminWaitError]. Whatever opens a target asks it: calls, the engine's probes, and its rotations.
-func (c *Call) adminMayLogIn(t store.Target, version string) error {
+func (c *Call) adminMayLogIn(t store.Target, name, version string) error {
 	if c.gate == nil {
 		return nil
 	}
-	var by any = c
-	if c.op == nil {
-		by = c.resource.arn
-	}
-	from, ok := c.gate.logins.adminFrom(administratorOf(t, version), t, by, c.op == nil && c.Action == purposeProbe, c.At)
+	probes := c.op == nil && c.Action == purposeProbe
+	from, ok := c.gate.logins.adminFrom(c.administratorOf(t, name, version), c.asAdminBy(), probes, c.At)
 	if ok {
 		return nil
 	}
@@ -216,13 +233,28 @@ func (c *Call) adminMayLogIn(t store.Target, version string) error {
 		t.Name)}
 }
 
+// asAdminBy is who logs in as an administrator: a call, or all turns of the engine for a secret.
+func (c *Call) asAdminBy() any {
+	if c.op == nil {
+		return c.resource.arn
+	}
+	return c
+}
+
+// adminGivenBack lets others log in as an administrator that the call did not log in as.
+func (c *Call) adminGivenBack() {
+	if c.gate != nil && c.gate.logins.knowsAdmins() {
+		c.gate.logins.adminGivenBack(c.asAdminBy())
+	}
+}
+
 // adminAnswered notes that an administrator was rejected, if err says so.
 func (c *Call) adminAnswered(t store.Target, err error) {
 	if !target.IsAdminRejected(err) || c.gate == nil {
 		return
 	}
-	if _, version, err := c.adminCredential(c.Snapshot, t); err == nil {
-		c.gate.logins.adminRejected(administratorOf(t, version), c.At)
+	if admin, version, err := c.adminCredential(c.Snapshot, t); err == nil {
+		c.gate.logins.adminRejected(c.administratorOf(t, admin.Account, version), c.At)
 	}
 }
 
@@ -231,8 +263,8 @@ func (c *Call) adminAccepted(t store.Target) {
 	if t.AdminSecret == "" || c.gate == nil || !c.gate.logins.knowsAdmins() {
 		return
 	}
-	if _, version, err := c.adminCredential(c.Snapshot, t); err == nil {
-		c.gate.logins.adminAccepted(administratorOf(t, version))
+	if admin, version, err := c.adminCredential(c.Snapshot, t); err == nil {
+		c.gate.logins.adminAccepted(c.administratorOf(t, admin.Account, version))
 	}
 }
 

@@ -194,13 +194,20 @@ func TestRejectedAdministratorIsTriedOnceForAll(t *testing.T) {
 			t.Errorf("%s is %s, goes on at %s: %q", name, r.State, r.NextAt, r.Reason)
 		}
 	}
+	// Neither a change of the target that leaves its address, nor a call that does not ask as the
+	// administrator, has it tried again.
 	w.now = w.now.Add(time.Second)
-	w.must(t, "UpdateTarget", "TargetName", "pg", "Description", "the password was corrected")
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Description", "another", "Config", " "+toMemory)
+	w.refused(t, kms.CodeThrottling, rejected, "CheckRotation", "SecretName", "db")
+	w.must(t, "EmergencyRotation", "SecretName", "double", "VersionId", "e1", "DryRun", "true")
+	tried("a change of the target", 5)
+	w.now = w.now.Add(rotation.LoginWindow)
+	w.must(t, "TestTarget", "TargetName", "pg", "SecretName", "db")
 	m.refuses(nil)
 	w.check(t, "gen")
 	w.check(t, "gen")
 	if n := m.checked(); n != 7 {
-		t.Errorf("after a change of the target, it was asked %d times, want 7", n)
+		t.Errorf("after a call that asked nothing as the administrator, it was asked %d times, want 7", n)
 	}
 }
 

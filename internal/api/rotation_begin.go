@@ -102,6 +102,9 @@ func (c *Call) judge(ctx context.Context, name, id string, agreed bool) (j emerg
 			"call.")
 	}
 	k, err := c.checkAccount(ctx, s, r, t, true)
+	if wait := (*AdminWaitError)(nil); errors.As(err, &wait) {
+		return j, nil // the engine waits, and checks before it sends
+	}
 	if err != nil {
 		return j, err
 	}
@@ -228,12 +231,15 @@ type request struct {
 	takesOver string
 }
 
+// errDry ends a transaction of which nothing is stored.
+var errDry = errors.New("nothing is stored")
+
 // begin starts a rotation, once for each ID.
 func (c *Call) begin(
 	ctx context.Context, name string, q rotation.Request, how request,
 ) (*kms.RotateSecretResponse, error) {
 	c.concerns(q.ID, "")
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.RotateSecretResponse, error) {
+	out, err := store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.RotateSecretResponse, error) {
 		s, before, err := c.rotated(tx, name)
 		if err != nil {
 			return nil, err
@@ -259,8 +265,11 @@ func (c *Call) begin(
 			return nil, err
 		}
 		r, err := c.begun(s, before, q)
-		if err != nil || how.dry {
+		if err != nil {
 			return out, err
+		}
+		if how.dry {
+			return out, errDry
 		}
 		if s, err = s.Ask(q.Trigger == rotation.Emergency, c.Rotation.RequestEvery, c.At); err != nil {
 			return nil, err
@@ -274,6 +283,10 @@ func (c *Call) begin(
 		}
 		return out, errors.Join(tx.PutRotation(&r), tx.PutSecret(s, nil))
 	})
+	if errors.Is(err, errDry) {
+		err = nil
+	}
+	return out, err
 }
 
 // isRepeated reports whether the rotation of that ID was requested before. An ID that names another

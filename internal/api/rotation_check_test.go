@@ -124,6 +124,13 @@ func TestCheckRotation(t *testing.T) {
 			logins:  1,
 		},
 		{
+			name:    "a failure after the login",
+			answer:  target.Failed(target.Denied, "42P01", "no table").AfterLogin(),
+			verdict: "impossible",
+			want:    "single impossible, double impossible" + second + ", login-fails",
+			logins:  1,
+		},
+		{
 			name: "a way of the target",
 			answer: &target.Error{
 				Class:   target.Denied,
@@ -503,6 +510,17 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 	m.down = true
 	m.mu.Unlock()
 	w.must(t, "EmergencyRotation", emergency...) // repeated: the target is not asked
+}
+
+// TestDryEmergencyStoresNothing verifies that a dry run binds no secret to a target.
+func TestDryEmergencyStoresNothing(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Binding = nil })
+	w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1", "DryRun", "true")
+	if b := w.stored(t, "db").Rotation.Binding; b != nil {
+		t.Errorf("it is bound to %+v", *b)
+	}
 }
 
 // TestEmergencyNeedsALogin verifies that an emergency with one credential at a time is refused

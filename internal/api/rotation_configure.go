@@ -171,11 +171,11 @@ func (c *Call) adminRefused(t store.Target) *rotation.Check {
 	if t.AdminSecret == "" {
 		return nil
 	}
-	_, version, err := c.adminCredential(c.Snapshot, t)
+	admin, version, err := c.adminCredential(c.Snapshot, t)
 	if err != nil { // it is the error of opening the target
 		return nil
 	}
-	if err = c.adminMayLogIn(t, version); err == nil {
+	if err = c.adminMayLogIn(t, admin.Account, version); err == nil {
 		return nil
 	}
 	return &rotation.Check{At: c.At, Target: t.Name, Findings: []target.Finding{deniedCheck(t, err)}}

@@ -78,7 +78,7 @@ func (c *Call) open(
 			return nil, admin, err
 		}
 		if !s.unused {
-			if err := c.adminMayLogIn(t, s.admin); err != nil {
+			if err := c.adminMayLogIn(t, admin.Account, s.admin); err != nil {
 				return nil, admin, err
 			}
 		}

@@ -47,6 +47,13 @@ func testTarget(ctx context.Context, c *Call, in *kms.TestTargetRequest) (*kms.T
 				"that is attached to the target; its current credential is tried.", t.Name)
 	default:
 		_, err = c.logInOnce(t, credential.Account, func() error { return system.Verify(ctx, credential) })
+		switch {
+		case in.SecretName != "":
+		case err == nil:
+			c.adminAccepted(t)
+		default:
+			c.adminAnswered(t, target.AsAdmin(err))
+		}
 	}
 	ended(err)
 	switch {

@@ -155,6 +155,9 @@ func (t *Turn) Answered(err error) {
 // AdminAccepted notes that the target has let its administrator in.
 func (t *Turn) AdminAccepted() { t.call(t.purpose()).adminAccepted(t.Target) }
 
+// End lets other secrets log in as an administrator that was rejected, where the turn did not.
+func (t *Turn) End() { t.call(t.purpose()).adminGivenBack() }
+
 // purpose returns what the trail gives as the reason why a credential is sent.
 func (t *Turn) purpose() string {
 	if !t.Record.InFlight() {

@@ -36,13 +36,14 @@ type Check struct {
 const (
 	CodeLoginRejected = "login-rejected"
 	CodeLoginDenied   = "login-denied"
+	CodeLoginFails    = "login-fails"
 	CodeNotAdmitted   = "login-not-admitted"
 	CodeReplicaLogin  = "replica-login"
 )
 
 // ofOneCredential are the codes of what a check says no longer once another version is current.
 var ofOneCredential = []string{
-	CodeLoginRejected, CodeLoginDenied, CodeNotAdmitted, CodeReplicaLogin, target.CodeNotOurs,
+	CodeLoginRejected, CodeLoginDenied, CodeLoginFails, CodeNotAdmitted, CodeReplicaLogin, target.CodeNotOurs,
 }
 
 // For returns what of the check is still so at a time at which version is current: what was said of

@@ -38,6 +38,7 @@ func (w *worker) turn(ctx context.Context) (more bool, err error) {
 	if err != nil || !ok {
 		return false, err
 	}
+	defer t.End()
 	now := w.engine.Now()
 	if t.Record.Wake().IsZero() || t.Record.Wake().After(now) {
 		return false, nil

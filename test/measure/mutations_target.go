@@ -45,8 +45,8 @@ var targetMutations = []mutation{
 	{
 		name: "a rejected administrator is tried by every call",
 		file: "internal/api/login_limit.go",
-		old:  "if now.Before(from) {",
-		new:  "if now.Before(now) {",
+		old:  "case now.Before(from):",
+		new:  "case now.Before(now):",
 		pkg:  "internal/api",
 		test: "TestRejectedAdministratorIsNotTriedAgain",
 	},
