@@ -380,7 +380,8 @@ func (e *Env) isChanging(tx *store.Tx, s secret.Secret, t store.Target, user str
 			continue
 		}
 		list, _, err := credentials(e, tx, s, v)
-		if err != nil || slices.Contains(e.spellings(t, list[0].Account), user) {
+		isUsers := func(c target.Credential) bool { return slices.Contains(e.spellings(t, c.Account), user) }
+		if err != nil || slices.ContainsFunc(list, isUsers) {
 			return true, nil
 		}
 	}

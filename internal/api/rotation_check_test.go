@@ -512,14 +512,20 @@ func TestEmergencyNeedsConsent(t *testing.T) {
 	w.must(t, "EmergencyRotation", emergency...) // repeated: the target is not asked
 }
 
-// TestDryEmergencyStoresNothing verifies that a dry run binds no secret to a target.
+// TestDryEmergencyStoresNothing verifies that a dry run binds no secret to a target that was
+// registered anew: what is known of the credential stays.
 func TestDryEmergencyStoresNothing(t *testing.T) {
 	t.Parallel()
 	w, _ := rotating(t)
-	w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) { s.Rotation.Binding = nil })
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) {
+		r.Target = "pg"
+		r.Health = rotation.Health{Live: true, ProbedAt: w.now}
+	})
+	w.must(t, "DeregisterTarget", "TargetName", "pg", "Detach", "true")
+	w.must(t, "RegisterTarget", "TargetName", "pg", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
 	w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1", "DryRun", "true")
-	if b := w.stored(t, "db").Rotation.Binding; b != nil {
-		t.Errorf("it is bound to %+v", *b)
+	if h := w.record(t, "db").Health; !h.Live {
+		t.Errorf("after a dry run the record has %+v", h)
 	}
 }
 

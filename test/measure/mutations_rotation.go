@@ -359,8 +359,8 @@ var rotationMutations = []mutation{
 	{
 		name: "another secret takes an account that the rotation under way of this one will change",
 		file: "internal/api/binding.go",
-		old:  "slices.Contains(e.spellings(t, list[0].Account), user) {",
-		new:  "false {",
+		old:  "if err != nil || slices.ContainsFunc(list, isUsers) {",
+		new:  "if err != nil || slices.ContainsFunc(list[:0], isUsers) {",
 		pkg:  "internal/api",
 		test: "TestClaimDuringARotation",
 	},
