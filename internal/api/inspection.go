@@ -429,7 +429,7 @@ func (c *Call) checkAccount(
 	}
 	k.emergency = emergency
 	defer func() { _ = k.system.Close() }() // nothing was changed
-	k.askWith(ctx, func(ctx context.Context) {
+	k.ask(ctx, func(ctx context.Context) {
 		k.account(ctx)
 		if emergency {
 			k.deniedBefore(ctx)
@@ -438,11 +438,8 @@ func (c *Call) checkAccount(
 	return k, nil
 }
 
-// ask checks the account within the time that a call waits for a target.
-func (k *inspection) ask(ctx context.Context) { k.askWith(ctx, k.account) }
-
-// askWith has the target asked within the time that a call waits for it.
-func (k *inspection) askWith(ctx context.Context, ask func(context.Context)) {
+// ask has the target asked within the time that a call waits for it.
+func (k *inspection) ask(ctx context.Context, ask func(context.Context)) {
 	bounded, ended := k.concealing(ctx, k.target, standingWait)
 	ask(bounded)
 	ended(k.silence)

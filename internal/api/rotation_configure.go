@@ -148,7 +148,7 @@ func (c *Call) refuseImpossible(
 				fix = fault.Message("Store the value that the target accepts (keyturn secret put %s), or set this one at the "+
 					"target; then repeat the call.", s.Name)
 			}
-			k.askWith(ctx, func(ctx context.Context) { k.accountAndState(ctx, fix) })
+			k.ask(ctx, func(ctx context.Context) { k.accountAndState(ctx, fix) })
 			check := k.check.Bounded()
 			return &check, k.refusal()
 		}
