@@ -84,6 +84,7 @@ type Call struct {
 	table         []*endpoint // every operation
 	resource      resource    // the first one, for the audit trail
 	judgedChanges []judgement // accounts that the caller's rights were judged for
+	asAdmin       bool        // the call may log in as an administrator
 	identity      *identity   // the policies of the caller; nil until they are loaded
 	passed        []string    // the secrets among the resources that the policies allow
 	detail        struct{ version, stage string }

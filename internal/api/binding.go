@@ -291,8 +291,8 @@ func (e *Env) takenFrom(tx *store.Tx, s secret.Secret) (t store.Target, account,
 	return t, account, other, err
 }
 
-// notTaken refuses a secret whose account another secret rotates. What is bound claims its
-// accounts; of a secret that an earlier release has bound without that, another may hold them.
+// notTaken returns an error if another secret rotates an account of this one. That can be so for a
+// secret of an earlier release, which claimed no accounts when it was bound.
 func (c *Call) notTaken(tx *store.Tx, s secret.Secret) error {
 	t, account, other, err := c.takenFrom(tx, s)
 	if err != nil || other == "" {
@@ -334,7 +334,7 @@ func (c *Call) claimed(t store.Target, account, other string) error {
 	switch {
 	case err != nil:
 		return err
-	case c.op == nil: // what the engine writes is for every reader of its secret
+	case c.op == nil: // the engine's text is stored, and shown to callers without the right to see the other name
 		return fault.New(fault.Exists, "The account %q of target %q is rotated by another secret already. To end that, "+
 			"detach it (a Generic secret) or delete it with --now.", account, t.Name)
 	case !shown:

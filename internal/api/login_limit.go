@@ -222,6 +222,7 @@ func (c *Call) adminMayLogIn(t store.Target, name, version string) error {
 	if c.gate == nil {
 		return nil
 	}
+	c.asAdmin = true
 	probes := c.op == nil && c.Action == purposeProbe
 	from, ok := c.gate.logins.adminFrom(c.administratorOf(t, name, version), c.asAdminBy(), probes, c.At)
 	if ok {
@@ -243,7 +244,7 @@ func (c *Call) asAdminBy() any {
 
 // adminGivenBack lets others log in as an administrator that the call did not log in as.
 func (c *Call) adminGivenBack() {
-	if c.gate != nil && c.gate.logins.knowsAdmins() {
+	if c.asAdmin {
 		c.gate.logins.adminGivenBack(c.asAdminBy())
 	}
 }

@@ -3,9 +3,8 @@ package api
 import (
 	"cmp"
 	"fmt"
-	"strings"
-	"time"
 
+	"github.com/keyturn/keyturn/internal/settings"
 	"github.com/keyturn/keyturn/internal/target"
 )
 
@@ -19,7 +18,7 @@ func (k *inspection) windowOf(s target.Strategy) string {
 	if s == target.Single {
 		text = cmp.Or(text, "A credential that was read before the change is refused after it.")
 		return fmt.Sprintf("%s Reads wait meanwhile, for at most %s. An application that keeps what it has read must read "+
-			"again.", text, shortDuration(k.Rotation.ReadWait))
+			"again.", text, settings.ShortDuration(k.Rotation.ReadWait))
 	}
 	return cmp.Or(text, "None: the previous credential works until the grace period ends.") + " " + k.graceText()
 }
@@ -32,19 +31,7 @@ func (k *inspection) graceText() string {
 		return "The grace period is 0s: an application that keeps the previous credential is refused at once."
 	case grace.Max > grace.Min:
 		return fmt.Sprintf("The grace period lasts %s, and while a consumer holds the previous credential up to %s.",
-			shortDuration(grace.Min), shortDuration(grace.Max))
+			settings.ShortDuration(grace.Min), settings.ShortDuration(grace.Max))
 	}
-	return fmt.Sprintf("The grace period lasts %s.", shortDuration(grace.Min))
-}
-
-// shortDuration returns a duration without units that are zero at its end.
-func shortDuration(d time.Duration) string {
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
+	return fmt.Sprintf("The grace period lasts %s.", settings.ShortDuration(grace.Min))
 }

@@ -28,10 +28,11 @@ type Turn struct {
 
 	exists bool // there is a target of that name
 	// taken refuses a secret whose account another one rotates: nothing of it is sent.
-	taken error
-	env   *Env
-	gate  *Gate
-	tx    *store.Tx
+	taken  error
+	opened *Call // by which the target was opened; nil if it was not
+	env    *Env
+	gate   *Gate
+	tx     *store.Tx
 }
 
 // Load reads a rotation. ok is false when the secret no longer exists.
@@ -125,7 +126,8 @@ func (t *Turn) Open() (target.Target, error) {
 	case t.taken != nil:
 		return nil, t.taken
 	}
-	system, err := t.call(t.purpose()).openFor(t.tx, t.Target, t.Secret, t.versions()...)
+	t.opened = t.call(t.purpose())
+	system, err := t.opened.openFor(t.tx, t.Target, t.Secret, t.versions()...)
 	return system, err
 }
 
@@ -156,7 +158,11 @@ func (t *Turn) Answered(err error) {
 func (t *Turn) AdminAccepted() { t.call(t.purpose()).adminAccepted(t.Target) }
 
 // End lets other secrets log in as an administrator that was rejected, where the turn did not.
-func (t *Turn) End() { t.call(t.purpose()).adminGivenBack() }
+func (t *Turn) End() {
+	if t.opened != nil {
+		t.opened.adminGivenBack()
+	}
+}
 
 // purpose returns what the trail gives as the reason why a credential is sent.
 func (t *Turn) purpose() string {

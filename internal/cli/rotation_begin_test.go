@@ -144,8 +144,8 @@ secrets: see above.
 // in now: only before the promotion is anything taken back.
 func TestCancelSaysWhatIsLeft(t *testing.T) {
 	t.Parallel()
-	const kept = "The retirement was cancelled: the target still accepts the credential of version v1. What outlasts " +
-		"it: 1 scheduled event runs with the rights of 'app'. Then run: ALTER EVENT `d`.`e` DISABLE;"
+	const kept = "The retirement was cancelled: the target still accepts the credential of version v1. One " +
+		"scheduled event runs as 'app' and can set a password again. Run: ALTER EVENT `d`.`e` DISABLE;"
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, tt := range []struct {
 		r    kms.DescribeRotationResponse

@@ -205,6 +205,11 @@ func showDuration(d time.Duration) string {
 	if d == 0 {
 		return "none"
 	}
+	return ShortDuration(d)
+}
+
+// ShortDuration returns a duration as a setting takes it, without units that are zero at its end.
+func ShortDuration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")

@@ -53,27 +53,38 @@ func TestEmergencyEvictsBeside(t *testing.T) {
 			s := start(t, server.Change(func(c *server.Config) {
 				c.Kinds = []target.Kind{mysql.MariaDB(), mysql.MySQL()}
 			}), briefly)
-			for name, l := range map[string]login{"admin": {"rotator", "the-administrators-password"}, "app": first} {
-				must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
-					SecretName: name,
-					VersionID:  "v1",
-					SecretData: sensitive.New(l.json()),
-				})))
-			}
-			must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
-				TargetName:      "shop",
-				Kind:            kind,
-				AdminSecretName: "admin",
-				Config:          fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, m.Addr),
-			})))
-			must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
-				SecretName: "app",
-				TargetName: "shop",
-			})))
+			store(t, s, "admin", login{"rotator", "the-administrators-password"})
+			store(t, s, "app", first)
+			attach(t, s, "app", "shop", kind, fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, m.Addr))
 			evicted(t, s, m.Addr, database.set)
 			elsewhere(t, s, m, kind)
 		})
 	}
+}
+
+// store creates a Generic secret with an account.
+func store(t *testing.T, s *keyturntest.Server, name string, l login) {
+	t.Helper()
+	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
+		SecretName: name,
+		VersionID:  "v1",
+		SecretData: sensitive.New(l.json()),
+	})))
+}
+
+// attach registers a target with the administrator in the secret "admin", and attaches a secret.
+func attach(t *testing.T, s *keyturntest.Server, name, targetName, kind, config string) {
+	t.Helper()
+	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
+		TargetName:      targetName,
+		Kind:            kind,
+		AdminSecretName: "admin",
+		Config:          config,
+	})))
+	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
+		SecretName: name,
+		TargetName: targetName,
+	})))
 }
 
 // elsewhere leaves the leaked password at a host that account_host does not list. The emergency
@@ -84,21 +95,8 @@ func elsewhere(t *testing.T, s *keyturntest.Server, m *servers.MariaDB, kind str
 	for _, host := range []string{"%", "127.0.0.9"} {
 		must(t, m.Exec(t.Context(), fmt.Sprintf("CREATE USER two@'%s' IDENTIFIED BY '%s'", host, leaked.AccountPassword)))
 	}
-	must(t, second(s.Client.CreateSecret(t.Context(), &kms.CreateSecretRequest{
-		SecretName: "two",
-		VersionID:  "v1",
-		SecretData: sensitive.New(leaked.json()),
-	})))
-	must(t, second(s.Client.RegisterTarget(t.Context(), &kms.RegisterTargetRequest{
-		TargetName:      "narrow",
-		Kind:            kind,
-		AdminSecretName: "admin",
-		Config:          fmt.Sprintf(`{"address":%q,"account_host":"%%","tls":{"off":true}}`, m.Addr),
-	})))
-	must(t, second(s.Client.ConfigureRotation(t.Context(), &kms.ConfigureRotationRequest{
-		SecretName: "two",
-		TargetName: "narrow",
-	})))
+	store(t, s, "two", leaked)
+	attach(t, s, "two", "narrow", kind, fmt.Sprintf(`{"address":%q,"account_host":"%%","tls":{"off":true}}`, m.Addr))
 	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
 		SecretName:      "two",
 		VersionID:       "v2",

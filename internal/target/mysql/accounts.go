@@ -29,9 +29,9 @@ type edit struct {
 	clauses []string
 }
 
-// who returns an account as a statement names it, for the session of an administrator. For a
-// statement that is shown to an operator, use [shown].
-func who(name, host string) string { return quote(name) + "@" + quote(host) }
+// quotedAccount returns an account as a statement names it, for the session of an administrator.
+// For a statement that is shown to an operator, use [shown].
+func quotedAccount(name, host string) string { return quote(name) + "@" + quote(host) }
 
 // whoAll names accounts for an operator.
 func whoAll(name string, accounts []account) string {
@@ -163,7 +163,7 @@ func statements(name string, list []edit) []string {
 		var changes []string
 		for _, e := range list {
 			if i < len(e.clauses) {
-				changes = append(changes, who(name, e.account.host)+" "+e.clauses[i])
+				changes = append(changes, quotedAccount(name, e.account.host)+" "+e.clauses[i])
 			}
 		}
 		if len(changes) == 0 {

@@ -28,8 +28,8 @@ type grant struct {
 	n          int // how many such grants there are, of which some are read
 }
 
-// what returns the object of the grant in words.
-func (g grant) what() string {
+// describedObject returns the object of the grant in words.
+func (g grant) describedObject() string {
 	if g.prefix != "" {
 		return "future " + strings.ToLower(g.object)
 	}
@@ -38,7 +38,7 @@ func (g grant) what() string {
 
 // had describes the rights of the grant in words.
 func (g grant) had() string {
-	text := g.rights + " on " + g.what()
+	text := g.rights + " on " + g.describedObject()
 	if g.grantable {
 		text += " with grant option"
 	}
@@ -124,7 +124,7 @@ func givingRather(lead string, gives, takes []string, more int, from string) str
 func (k *check) grantedByOthers(database string, login role, list []grant) {
 	var objects, takes []string
 	for _, g := range list {
-		objects, takes = append(objects, g.what()), append(takes, g.take(login.name))
+		objects, takes = append(objects, g.describedObject()), append(takes, g.take(login.name))
 	}
 	named, more := distinct(objects), list[0].n-len(list)
 	has := belonging{database: database, n: len(named) + more}
