@@ -211,6 +211,38 @@ func TestRejectedAdministratorIsTriedOnceForAll(t *testing.T) {
 	}
 }
 
+// TestRetirementEndsTheWaitForTheAdministrator verifies that a target which does what its administrator
+// asks for ends the wait of the other secrets, also where nothing was checked.
+func TestRetirementEndsTheWaitForTheAdministrator(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	step := w.steps(t)
+	m.set("one", "x")
+	m.set("two", "y")
+	w.must(t, "RotateSecret", "SecretName", "double", "VersionId", "v2")
+	step("double")
+	before := m.checked()
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	probe := func(want int, when string) {
+		t.Helper()
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Health.NextAt = w.now })
+		step("db")
+		if n := m.checked() - before; n != want {
+			t.Fatalf("%s: the administrator was tried %d times, want %d", when, n, want)
+		}
+	}
+	probe(1, "the first probe")
+	m.refuses(nil)
+	w.now = w.now.Add(rotation.LoginWindow)
+	probe(1, "a probe after a window")
+	w.must(t, "EndRotationGrace", "SecretName", "double")
+	step("double")
+	if r := w.record(t, "double"); r.InFlight() {
+		t.Fatalf("the rotation is %s: %s", r.State, r.Reason)
+	}
+	probe(2, "a probe after a retirement")
+}
+
 // TestAnswersThatMayBeFailedLogins verifies that a login with any answer that the target may have
 // counted as a failed login is the only one in a window.
 func TestAnswersThatMayBeFailedLogins(t *testing.T) {

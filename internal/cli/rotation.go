@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -46,6 +47,10 @@ func (c *rotationList) Run(e *env) error {
 	if e.json() {
 		return printResponse(e.stdout, all)
 	}
+	return printRotations(e.stdout, all)
+}
+
+func printRotations(w io.Writer, all *kms.ListRotationsResponse) error {
 	var pauses pauseLines
 	pauses.add(all.Pauses, "", "")
 	t, cut := newTable("SECRET", "TARGET", "STATE", "CREDENTIAL", "NEXT DUE", "REASON"), false
@@ -62,13 +67,13 @@ func (c *rotationList) Run(e *env) error {
 		cut = cut || reason != r.Reason
 		t.row(r.SecretName, r.TargetName, state, credentialWord(r.CredentialState), when(r.NextRotationDate), reason)
 	}
-	if err := t.write(e.stdout); err != nil {
+	if err := t.write(w); err != nil {
 		return err
 	}
 	if cut {
-		fmt.Fprintln(e.stdout, "\nkeyturn rotation status NAME shows a reason that ends in … as a whole.")
+		fmt.Fprintln(w, "\nkeyturn rotation status NAME shows a reason that ends in … as a whole.")
 	}
-	return pauses.write(e.stdout)
+	return pauses.write(w)
 }
 
 // widestReason is how many characters of a reason a line of the list shows.

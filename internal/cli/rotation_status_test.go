@@ -167,6 +167,25 @@ func TestStatusNamesTheDeletion(t *testing.T) {
 	}
 }
 
+// TestListNamesTheDeletion verifies that the list marks the secret that is to be deleted, and no other.
+func TestListNamesTheDeletion(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	err := printRotations(&b, &kms.ListRotationsResponse{Rotations: []kms.ListedRotation{
+		{SecretName: "a", TargetName: "pg", State: "idle", PlannedDeleteTime: at},
+		{SecretName: "b", TargetName: "pg", State: "idle"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "SECRET  TARGET  STATE                CREDENTIAL  NEXT DUE  REASON\n" +
+		"a       pg      idle, to be deleted\nb       pg      idle\n"
+	if b.String() != want {
+		t.Errorf("\n%swant\n%s", b.String(), want)
+	}
+}
+
 // TestRepairSaysWhenItIsTried verifies that a repair which waits for its next try says until when.
 func TestRepairSaysWhenItIsTried(t *testing.T) {
 	t.Parallel()
