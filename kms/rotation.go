@@ -143,8 +143,11 @@ type EmergencyRotationResponse struct {
 	// a check, those that need a consent which the secret does not have, those that make a planned
 	// rotation impossible and this emergency not, and notes about what the holder of the credential
 	// can use afterwards. One that takes over a rotation has only those that outlast it.
-	Findings  []RotationFinding `kms:"Findings,list=Finding,omitempty"`
-	RequestID string            `kms:"RequestId"`
+	Findings []RotationFinding `kms:"Findings,list=Finding,omitempty"`
+	// Unchecked says why the target could not be asked for all of that; empty when it was. The
+	// emergency begins nevertheless, and asks again before it sends.
+	Unchecked string `kms:"Unchecked,omitempty"`
+	RequestID string `kms:"RequestId"`
 }
 
 // SecretNameRequest names a secret.

@@ -132,6 +132,10 @@ type stateful struct{ *memory }
 func (m stateful) Inspect(_ context.Context, list []target.Credential) ([]target.Liveness, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.refusal != nil {
+		m.inspections++
+		return nil, m.refusal
+	}
 	var seen []target.Liveness
 	for _, c := range list {
 		is := target.Dead

@@ -70,7 +70,8 @@ type resource struct {
 }
 
 // unlessDenied returns r as a resource that needs no Allow, while a Deny of any policy refuses the
-// call. It is for a secret that the operation uses and does not reveal.
+// call. It is for a secret that the operation uses and does not reveal, and for another spelling of
+// an account.
 func (r resource) unlessDenied() resource { r.lenient = true; return r }
 
 // needing returns r with an action other than the one of the operation.

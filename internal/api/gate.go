@@ -36,6 +36,7 @@ type Gate struct {
 	audit     Recorder
 	endpoints map[*operation.Op]*endpoint
 	logins    *loginWindows
+	admins    *adminLimit
 
 	// strangers counts the calls of unverified callers by source, keys the calls of verified callers
 	// by access key.
@@ -59,6 +60,7 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 		audit:     recorder,
 		endpoints: byOperation(served),
 		logins:    newLoginWindows(),
+		admins:    newAdminLimit(),
 		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, all),
 		keys:      newTallies(keyRecords, keyRecordsAtOnce, nil),
 	}
@@ -79,7 +81,7 @@ func (g *Gate) Call(ctx context.Context, op *operation.Op, r protocol.Request) (
 	if c.op != nil {
 		c.Action, c.Version = op.Name, op.Version
 	}
-	defer c.adminGivenBack()
+	defer c.releaseAdmins()
 	out, err := g.call(ctx, c)
 	if isDryRun(c) {
 		err = dryRun(err)

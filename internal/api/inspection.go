@@ -32,6 +32,7 @@ type inspection struct {
 	emergency   bool  // the check is of an emergency
 	isTaken     bool  // another secret rotates the account: nothing is asked with this one
 	loginFailed bool  // a login was rejected, or may have been
+	adminFailed bool  // a login of the administrator was: no further one is made
 	silence     error // the last error that callers must not learn
 }
 
@@ -261,10 +262,14 @@ func (k *inspection) strategiesOfSecret() {
 // makes every rotation impossible; without an answer nothing is known.
 func (k *inspection) failed(err error) {
 	answer := k.answerFor(k.target, err)
+	k.adminFailed = k.adminFailed || target.IsAdminFailed(err)
 	if _, withheld := target.ForCaller(err); withheld {
 		k.silence = err
 	}
-	if class := target.ClassOf(err); class == target.Denied || class == target.Rejected || class == target.Refused {
+	class := target.ClassOf(err)
+	isDenied := class == target.Denied || class == target.Rejected || class == target.Refused
+	// An emergency waits for its administrator.
+	if isDenied && !(k.emergency && target.IsAdminRejected(err)) {
 		k.add(deniedCheck(k.target, &answer))
 		return
 	}
@@ -393,7 +398,7 @@ func (k *inspection) logInWith(ctx context.Context, c target.Credential, rejecte
 			Account: c.Account,
 			Text:    "A login as the application makes it is not possible: " + answer.Error() + ".",
 			Fix: cmp.Or(target.Allowing(err), fault.Message("Change that at the target, or configure how the "+
-				"application connects: keyturn rotation configure %s with --login-endpoint, --login-database or "+
+				"application connects: keyturn rotation configure %s with --login-endpoint, --login-database, --login-role or "+
 				"--login-certificate-secret.", k.secret.Name)),
 		})
 	default:
@@ -462,12 +467,17 @@ func (k *inspection) accountAndState(ctx context.Context, fix string) {
 // inspect returns what the target's own state shows of a credential.
 func (k *inspection) inspect(ctx context.Context, c target.Credential) target.Liveness {
 	i, ok := k.system.(target.Inspector)
-	if !ok {
+	if !ok || k.adminFailed {
 		return target.NotKnown
 	}
 	seen, err := i.Inspect(ctx, []target.Credential{c})
 	if err != nil || len(seen) != 1 {
+		k.adminAnswered(k.target, err)
+		k.adminFailed = target.IsAdminFailed(err)
 		return target.NotKnown
+	}
+	if seen[0] != target.NotKnown { // the administrator has read it
+		k.adminAccepted(k.target)
 	}
 	return seen[0]
 }

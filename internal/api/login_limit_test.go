@@ -211,8 +211,95 @@ func TestRejectedAdministratorIsTriedOnceForAll(t *testing.T) {
 	}
 }
 
-// TestRetirementEndsTheWaitForTheAdministrator verifies that a target which does what its administrator
-// asks for ends the wait of the other secrets, also where nothing was checked.
+// TestLoginOfATestRejectsNoAdministrator verifies that a rejected login as an application, which is
+// the test of a target that cannot test its administrator, does not count as one of that.
+func TestLoginOfATestRejectsNoAdministrator(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("rotator", "another")
+	out := w.must(t, "TestTarget", "TargetName", "pg").(*kms.TestTargetResponse)
+	if out.Result != "rejected" {
+		t.Fatalf("the answer is %+v, want a rejection", out)
+	}
+	w.check(t, "db")
+	w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1")
+	if n := m.checked(); n != 2 {
+		t.Errorf("the target was asked %d times, want 2", n)
+	}
+}
+
+// TestCheckTriesItsAdministratorOnce verifies that a call makes no second login as an administrator
+// that was rejected, for example to read the target's own state.
+func TestCheckTriesItsAdministratorOnce(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.shows(m)
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	for n, call := range [][]string{
+		{"CheckRotation", "SecretName", "double"},
+		{"ConfigureRotation", "SecretName", "gen", "TargetName", "pg"},
+		{"EmergencyRotation", "SecretName", "db", "VersionId", "e1"},
+	} {
+		w.must(t, call[0], call[1:]...)
+		if m.checked() != n+1 || m.inspections > 0 {
+			t.Errorf("%s: the administrator was tried %d times", call[0], m.checked()+m.inspections-n)
+		}
+		w.now = w.now.Add(rotation.LoginWindow)
+	}
+}
+
+// TestEmergencyWaitsForItsAdministrator verifies that an emergency begins while the target rejects
+// its administrator, whether that is tried or waited for, and says that nothing was checked.
+func TestEmergencyWaitsForItsAdministrator(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	for _, after := range []time.Duration{0, time.Second, rotation.LoginWindow} {
+		w.now = w.now.Add(after)
+		out := w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1", "DryRun", "true").(*kms.
+			EmergencyRotationResponse)
+		if len(out.Findings) > 0 || !strings.Contains(out.Unchecked, "administrator") {
+			t.Errorf("after %s: unchecked because of %q, findings %+v", after, out.Unchecked, out.Findings)
+		}
+	}
+	if n := m.checked(); n != 2 {
+		t.Errorf("the administrator was tried %d times, want 2", n)
+	}
+	w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1")
+	if r := w.record(t, "db"); !r.InFlight() || !strings.Contains(r.Outlasts, "could not read") {
+		t.Errorf("state %s, what outlasts it: %q", r.State, r.Outlasts)
+	}
+	m.refuses(target.AsAdmin(target.Denied.Errorf("rotator has no right")))
+	w.must(t, "PutSecretValue", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v2")
+	w.refused(t, "Rejected.ResourceInUse", "rotator has no right", "EmergencyRotation", "SecretName", "double",
+		"VersionId", "e1", "AgreeToFindings", "true")
+}
+
+// TestTurnReleasesTheAdministrator verifies that a probe which did not log in as a rejected
+// administrator leaves the next try to a call.
+func TestTurnReleasesTheAdministrator(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("one", "x")
+	m.set("two", "y")
+	m.set("app", "another")
+	step := w.steps(t)
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	w.check(t, "double")
+	w.now = w.now.Add(time.Hour)
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Health.NextAt = w.now })
+	step("db") // the target rejects its credential, so nothing else is asked
+	if n := m.checked(); n != 1 {
+		t.Fatalf("the administrator was tried %d times, want 1", n)
+	}
+	w.check(t, "double")
+	if n := m.checked(); n != 2 {
+		t.Errorf("the administrator was tried %d times, want 2", n)
+	}
+}
+
+// TestRetirementEndsTheWaitForTheAdministrator verifies that a target which does what its
+// administrator asks for ends the wait of the other secrets, also where nothing was checked.
 func TestRetirementEndsTheWaitForTheAdministrator(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)

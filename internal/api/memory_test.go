@@ -26,6 +26,8 @@ type memory struct {
 	during    func()                     // guarded by mu; runs during each check of an account
 	refusal   error                      // guarded by mu; of a question about an account
 	checks    int                        // guarded by mu
+	// inspections are the refused questions about the target's own state; guarded by mu
+	inspections int
 }
 
 func newMemory(accounts ...string) *memory {
@@ -59,6 +61,12 @@ func (m *memory) kinds() []target.Kind {
 			defer m.mu.Unlock()
 			m.admin, m.login = s.Admin, s.Login
 			return m, nil
+		},
+		Addresses: func(raw json.RawMessage) []string {
+			if strings.Contains(string(raw), `"moved"`) {
+				return []string{"new:1"}
+			}
+			return []string{"db:1", "standby:1"}
 		},
 		Endpoints: func(raw json.RawMessage) target.EndpointList {
 			if strings.Contains(string(raw), `"moved"`) {

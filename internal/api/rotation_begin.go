@@ -58,6 +58,7 @@ func emergencyRotation(
 		if len(j.findings) > 0 {
 			out.Findings = shownFindings(j.findings, nil)
 		}
+		out.Unchecked = j.unchecked
 		err = c.breaking(ctx, out)
 	}
 	return out, err
@@ -69,6 +70,8 @@ type emergencyCheck struct {
 	findings []target.Finding
 	// outlasts says in words what outlasts the emergency.
 	outlasts string
+	// unchecked says why the target was not asked everything; empty when it was.
+	unchecked string
 	// takesOver is the rotation under way that the emergency may take over unchecked, because
 	// the target may have its candidate already; empty for none.
 	takesOver string
@@ -86,15 +89,16 @@ func (c *Call) judge(ctx context.Context, name, id string, agreed bool) (j emerg
 	if r.IsTakenOver() && !r.Unsent() {
 		j.takesOver = r.ID
 		// An error is for example an administrator's secret that cannot be read: that stops no takeover.
-		why := "the account could not be checked"
-		if k, err := c.checkAccount(ctx, s, r, t, true); err == nil {
+		j.unchecked = "the account could not be checked"
+		wait := (*AdminWaitError)(nil)
+		switch k, err := c.checkAccount(ctx, s, r, t, true); {
+		case err == nil:
 			j.findings = rotation.Outlasting(k.check.Findings, r.Strategy)
-			why = k.check.Unchecked
+			j.unchecked = k.check.Unchecked
+		case errors.As(err, &wait):
+			j.unchecked = wait.Error()
 		}
-		j.outlasts = rotation.Remaining(j.findings, r.Strategy, s.Name)
-		if why != "" {
-			j.outlasts = rotation.NotReadAgain(j.outlasts, why, s.Name)
-		}
+		j.outlasts = j.remaining(s.Name, r.Strategy)
 		return j, nil
 	}
 	if command, _ := continuing(r); command != "" {
@@ -102,15 +106,28 @@ func (c *Call) judge(ctx context.Context, name, id string, agreed bool) (j emerg
 			"call.")
 	}
 	k, err := c.checkAccount(ctx, s, r, t, true)
+	// The engine waits, and checks before it sends.
 	if wait := (*AdminWaitError)(nil); errors.As(err, &wait) {
-		return j, nil // the engine waits, and checks before it sends
+		j.unchecked = wait.Error()
+		j.outlasts = j.remaining(s.Name, "")
+		return j, nil
 	}
 	if err != nil {
 		return j, err
 	}
 	j.findings, err = k.emergencyFindings(agreed)
-	j.outlasts = rotation.Remaining(j.findings, k.method.strategy, s.Name)
+	j.unchecked = k.check.Unchecked
+	j.outlasts = j.remaining(s.Name, k.method.strategy)
 	return j, err
+}
+
+// remaining says in words what outlasts the emergency of a secret, as far as it is known.
+func (j emergencyCheck) remaining(name string, strategy target.Strategy) string {
+	text := rotation.Remaining(j.findings, strategy, name)
+	if j.unchecked == "" {
+		return text
+	}
+	return rotation.NotReadAgain(text, j.unchecked, name)
 }
 
 // deniedBefore adds what the last check has found of a login that the target does not let happen.

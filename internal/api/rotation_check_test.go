@@ -536,14 +536,17 @@ func TestEmergencyNeedsALogin(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
 	emergency := []string{"SecretName", "db", "VersionId", "e1", "AgreeToFindings", "true"}
-	denied := func(version string) {
+	found := func(code, version string) {
 		w.put(t, "db", func(s *secret.Secret, r *rotation.Record) {
 			s.Rotation.Settings = &secret.RotationSettings{Strategy: target.Single}
 			r.Check = &rotation.Check{At: w.now, Version: version, Findings: []target.Finding{{
-				Code: rotation.CodeLoginDenied, Verdict: target.Impossible, Account: "app", Text: "No certificate.",
+				Code: code, Verdict: target.Impossible, Account: "app", Text: "No certificate.",
 			}}}
 		})
 	}
+	denied := func(version string) { found(rotation.CodeLoginDenied, version) }
+	found(rotation.CodeLoginFails, "v1") // the new credential can be proven
+	w.must(t, "EmergencyRotation", append(emergency, "DryRun", "true")...)
 	denied("v1")
 	w.refused(t, "Rejected.ResourceInUse", "No certificate. That was so at ", "EmergencyRotation", emergency...)
 	dry := append(emergency, "DryRun", "true")

@@ -112,6 +112,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 		return err
 	}
 	_, err = c.logInOnce(t, a.credential.Account, func() error { return system.Verify(ctx, a.credential) })
+	c.adminAnswered(t, err)
 	switch {
 	case fault.KindOf(err) == fault.Throttled:
 		return err

@@ -138,6 +138,9 @@ const engineName = "rotation"
 func (t *Turn) call(operation string) *Call {
 	c := t.gate.systemCall(engineName, operation, t.Secret.Account, t.Secret.Name)
 	c.Snapshot = t.tx
+	if t.opened != nil {
+		c.admins = t.opened.admins
+	}
 	return c
 }
 
@@ -149,7 +152,7 @@ const purposeProbe = "probe"
 
 // Answered notes what an answer of the target says of its administrator.
 func (t *Turn) Answered(err error) {
-	if target.IsAdminRejected(err) {
+	if target.IsAdminFailed(err) {
 		t.call(t.purpose()).adminAnswered(t.Target, err)
 	}
 }
@@ -157,10 +160,10 @@ func (t *Turn) Answered(err error) {
 // AdminAccepted notes that the target has let its administrator in.
 func (t *Turn) AdminAccepted() { t.call(t.purpose()).adminAccepted(t.Target) }
 
-// End lets other secrets log in as an administrator that was rejected, where the turn did not.
+// End lets other callers try the administrator that the turn might have logged in as.
 func (t *Turn) End() {
 	if t.opened != nil {
-		t.opened.adminGivenBack()
+		t.opened.releaseAdmins()
 	}
 }
 

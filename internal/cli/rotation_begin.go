@@ -111,6 +111,11 @@ func (c *rotationEmergency) warn(e *env, client *kms.Client) error {
 		return err
 	}
 	printEmergencyFindings(e.stderr, out.Findings)
+	if out.Unchecked != "" {
+		fmt.Fprintf(e.stderr, "\nThe target could not be asked what would stop a planned rotation, and what the emergency "+
+			"does not remove: %s. It is asked again before anything is sent, and the answer yes overrides what it says "+
+			"then.\n", strings.TrimSuffix(out.Unchecked, "."))
+	}
 	fmt.Fprintln(e.stderr)
 	return e.confirm(fmt.Sprintf("Replace the credential of %s?", c.Name))
 }

@@ -167,7 +167,8 @@ func TestStatusNamesTheDeletion(t *testing.T) {
 	}
 }
 
-// TestListNamesTheDeletion verifies that the list marks the secret that is to be deleted, and no other.
+// TestListNamesTheDeletion verifies that the list marks the secret that is to be deleted, and no
+// other.
 func TestListNamesTheDeletion(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -113,6 +114,9 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 	system, err := t.Open()
 	if err != nil {
 		p.Text = notOpened(t, err)
+		if wait := (*api.AdminWaitError)(nil); errors.As(err, &wait) && wait.Soon {
+			p.Wait = wait.From.Sub(w.engine.Now()) + rand.N(adminSpread)
+		}
 		return p
 	}
 	defer func() { _ = system.Close() }() // nothing was asked of it that could be lost
@@ -131,6 +135,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 		return p
 	}
 	if known[0] != target.NotKnown {
+		t.AdminAccepted() // who has read it
 		p.Live, p.Text = known[0], "its own state says so"
 		p.Late = w.lateCopies(ctx, t, system, c, p.Live)
 		return p

@@ -195,10 +195,13 @@ func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) err
 	return err
 }
 
+// adminSpread spreads the rotations that wait for the same administrator: one of them tries it.
+const adminSpread = 5 * time.Second
+
 // postponeFor moves the time of a rotation whose administrator may not be tried yet, and says why.
 func (w *worker) postponeFor(ctx context.Context, t *api.Turn, wait *api.AdminWaitError) error {
 	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-		r.NextAt = wait.From
+		r.NextAt = wait.From.Add(rand.N(adminSpread))
 		r.Reason = cmp.Or(r.Reason, wait.Error())
 		return r
 	})

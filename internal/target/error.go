@@ -90,15 +90,31 @@ type Error struct {
 	stranger bool
 	// authenticated says that the target had accepted the credential before the attempt failed.
 	authenticated bool
-	// adminRejected says that the target has rejected the credential of its administrator.
-	adminRejected bool
+	// admin is what the login of the target's administrator has led to, if that is the attempt.
+	admin adminLogin
 }
+
+// adminLogin is what a login of an administrator has led to.
+type adminLogin int
+
+const (
+	noAdminLogin  adminLogin = iota // the attempt was another one, or did not reach the target
+	adminFailed                     // a failed login, or one that the target may have counted as failed
+	adminRejected                   // the target has rejected the credential
+)
 
 // IsAdminRejected reports whether err says that the target has rejected the credential of its
 // administrator.
 func IsAdminRejected(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.adminRejected
+	return errors.As(err, &e) && e.admin == adminRejected
+}
+
+// IsAdminFailed reports whether err is of a login of the target's administrator that the target has
+// refused, or may have counted as a failed one.
+func IsAdminFailed(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.admin != noAdminLogin
 }
 
 // AfterLogin returns e as the failure of a step after a login: the target has accepted the
@@ -303,7 +319,12 @@ func AsAdmin(err error) error {
 		return err
 	}
 	out := *e
-	out.adminRejected = e.Class == Rejected
+	switch {
+	case e.Class == Rejected:
+		out.admin = adminRejected
+	case e.Class != Unreachable && e.Class != Admitted:
+		out.admin = adminFailed
+	}
 	switch e.Class {
 	case Rejected, Admitted, Unclear:
 		out.Class, out.Text = Denied, "the administrator: "+e.Text
@@ -322,7 +343,7 @@ func WithAdvice(err error, advice string, secrets ...sensitive.Value) error {
 	out := Failed(Denied, "", err.Error()+"; "+advice, secrets...)
 	var e *Error
 	if errors.As(err, &e) {
-		out.adminRejected, out.stranger = e.adminRejected, e.stranger
+		out.admin, out.stranger = e.admin, e.stranger
 	}
 	return out
 }

@@ -68,9 +68,9 @@ func (f *Findings) ChangesOthers(code, text, fix string, strategies ...Strategy)
 }
 
 // Denied turns an error of class Denied, which an operator can correct, into a finding. It returns
-// any other error.
+// any other error, and one of a failed login of the administrator: its caller counts those.
 func (f *Findings) Denied(code string, err error, fix string) error {
-	if err == nil || ClassOf(err) != Denied {
+	if err == nil || ClassOf(err) != Denied || IsAdminFailed(err) {
 		return err
 	}
 	f.Impossible(code, "A rotation would fail: "+TextForCaller(err)+".", fix)

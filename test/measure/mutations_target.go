@@ -44,7 +44,7 @@ var targetMutations = []mutation{
 	},
 	{
 		name: "a rejected administrator is tried by every call",
-		file: "internal/api/login_limit.go",
+		file: "internal/api/admin_limit.go",
 		old:  "case now.Before(from):",
 		new:  "case now.Before(now):",
 		pkg:  "internal/api",
@@ -52,7 +52,7 @@ var targetMutations = []mutation{
 	},
 	{
 		name: "a rejected administrator is tried by every probe",
-		file: "internal/api/login_limit.go",
+		file: "internal/api/admin_limit.go",
 		old:  "if c.gate == nil {",
 		new:  "if c.gate == nil || c.op == nil {",
 		pkg:  "internal/api",
@@ -77,7 +77,7 @@ var targetMutations = []mutation{
 	{
 		name: "advice hides that an administrator was rejected",
 		file: "internal/target/error.go",
-		old:  "out.adminRejected, out.stranger = e.adminRejected, e.stranger",
+		old:  "out.admin, out.stranger = e.admin, e.stranger",
 		new:  "out.stranger = e.stranger",
 		pkg:  "internal/target",
 		test: "TestAdviceKeepsTheRejection",

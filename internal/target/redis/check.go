@@ -33,7 +33,7 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	defer closeAll(nodes)
 	f := r.OfCurrent()
 	if err != nil {
-		return f.List, f.Denied("administrator", err, "Correct the secret of the administrator or its user at that node.")
+		return f.List, err
 	}
 	if err := s.checkAdministrator(ctx, f, nodes); err != nil {
 		return f.List, f.Denied("user-not-read", err, s.toRead(err))

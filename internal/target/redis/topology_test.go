@@ -112,6 +112,25 @@ func TestAdministratorLacks(t *testing.T) {
 		if got := found(t, tt, c, ""); got != row.want {
 			t.Errorf("%+v: the check finds %q", row, got)
 		}
+		err := tt.(target.Tester).Test(targettest.Within(t))
+		switch lacks := strings.Contains(row.want, "impossible"); {
+		case !lacks && err != nil:
+			t.Errorf("%+v: the test of the administrator answers %v", row, err)
+		case !lacks:
+		case target.ClassOf(err) != target.Denied || !strings.Contains(err.Error(), "ACL SETUSER keyturn +"):
+			t.Errorf("%+v: the test of the administrator answers %v without the rule that helps", row, err)
+		case target.IsAdminRejected(err):
+			t.Errorf("%+v: the administrator counts as rejected: %v", row, err)
+		}
+	}
+	keeper.Secret = sensitive.New("another")
+	tt := open(t, fmt.Sprintf(`{"address":%q,"tls":{"off":true}}`, s.Addr), keeper)
+	if err := tt.(target.Tester).Test(targettest.Within(t)); !target.IsAdminRejected(err) {
+		t.Errorf("a rejected administrator: the test answers %v", err)
+	}
+	_, err := tt.(target.Checker).CheckAccount(targettest.Within(t), target.CheckRequest{Current: c})
+	if !target.IsAdminRejected(err) {
+		t.Errorf("a rejected administrator: the check answers %v", err)
 	}
 }
 

@@ -1,0 +1,213 @@
+package api
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
+)
+
+const (
+	// probeAdminAfter is how long the engine's probes leave an administrator alone that was rejected:
+	// they are made without end, and no caller waits for them.
+	probeAdminAfter = time.Hour
+	// heldPause is when to ask again for an administrator that another caller tries now.
+	heldPause = time.Second
+	// maxRejectedAdmins is how many rejected administrators are remembered.
+	maxRejectedAdmins = 10_000
+)
+
+// adminLimit keeps the calls and the engine of this node from locking the administrators of
+// targets: one that was rejected is left alone for a while, and then tried by one caller at a time.
+// It is no defence against a caller who names administrators: that one has further secrets.
+type adminLimit struct {
+	mu       sync.Mutex
+	rejected map[administrator]rejectedAdmin // guarded by mu
+}
+
+// administrator identifies the account with which a target is opened, in one version of its secret:
+// see [Env.administratorOf].
+type administrator [sha256.Size]byte
+
+// openedAdmin is the administrator with which a call has opened a target.
+type openedAdmin struct {
+	administrator
+	target string // the ID of the target
+}
+
+// rejectedAdmin is an administrator that its target has rejected.
+type rejectedAdmin struct {
+	// at is when its last login failed.
+	at time.Time
+	// by is the caller that may log in, since heldAt; nil for none.
+	by     any
+	heldAt time.Time
+}
+
+func newAdminLimit() *adminLimit {
+	return &adminLimit{rejected: map[administrator]rejectedAdmin{}}
+}
+
+// hold returns why by may not log in as an administrator now, and when to ask again; empty if it
+// may. by is a call, or the ARN of the secret that turns of the engine are for. An administrator
+// that was rejected is left alone for a [rotation.LoginWindow], and by probes for
+// [probeAdminAfter]. Then by holds it: no other caller may log in until it was rejected or
+// accepted, or by releases it. soon says that only another caller holds it.
+func (l *adminLimit) hold(
+	a administrator, by any, probes bool, now time.Time,
+) (why string, from time.Time, soon bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen, known := l.rejected[a]
+	switch {
+	case !known:
+		return "", now, false
+	case seen.at.After(now.Add(rotation.LoginWindow)): // the clock was set back
+		delete(l.rejected, a)
+		return "", now, false
+	}
+	from = seen.at.Add(rotation.LoginWindow)
+	if probes {
+		from = seen.at.Add(probeAdminAfter)
+	}
+	// Callers read the clock before they are here, so heldAt may be a little later than now.
+	held := seen.by != nil && seen.by != by && now.Sub(seen.heldAt).Abs() < rotation.LoginWindow
+	switch {
+	case now.Before(from) && probes:
+		return "has rejected a login as its administrator", from, false
+	case now.Before(from):
+		return "has rejected a login as its administrator a moment ago", from, false
+	case held:
+		return "has rejected a login as its administrator before, and another call tries one now", now.Add(heldPause), true
+	}
+	seen.by, seen.heldAt = by, now
+	l.rejected[a] = seen
+	return "", now, false
+}
+
+// release lets other callers log in as an administrator that by holds.
+func (l *adminLimit) release(a administrator, by any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if seen := l.rejected[a]; by != nil && seen.by == by {
+		seen.by = nil
+		l.rejected[a] = seen
+	}
+}
+
+// failed notes a login of an administrator that the target has rejected, or, of one that was
+// rejected before, may have counted as a failed one. If there is no room, it forgets the one whose
+// last login is the longest ago.
+func (l *adminLimit) failed(a administrator, rejected bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, known := l.rejected[a]
+	switch {
+	case !known && !rejected:
+		return
+	case !known && len(l.rejected) >= maxRejectedAdmins:
+		l.forgetOldestLocked()
+	}
+	l.rejected[a] = rejectedAdmin{at: now}
+}
+
+func (l *adminLimit) forgetOldestLocked() {
+	var oldest administrator
+	var at time.Time
+	for a, seen := range l.rejected {
+		if at.IsZero() || seen.at.Before(at) {
+			oldest, at = a, seen.at
+		}
+	}
+	delete(l.rejected, oldest)
+}
+
+// accepted forgets that an administrator was rejected.
+func (l *adminLimit) accepted(a administrator) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.rejected, a)
+}
+
+// AdminWaitError says that the target has rejected its administrator, who is not tried before From.
+type AdminWaitError struct {
+	From time.Time
+	// Soon says that From is near, because only another caller tries that administrator now.
+	Soon bool
+	err  error
+}
+
+func (e *AdminWaitError) Error() string { return e.err.Error() }
+
+// Unwrap returns the refusal of a call.
+func (e *AdminWaitError) Unwrap() error { return e.err }
+
+// administratorOf identifies an administrator by where it logs in, as which account, and in which
+// version of which secret it has its credential. So neither a target that is registered again nor
+// another setting causes another try, and a new version is tried at once.
+func (e *Env) administratorOf(t store.Target, account, version string) administrator {
+	addresses := slices.Sorted(slices.Values(e.Kinds[t.Kind].AddressesOf(t.Config)))
+	parts := append([]string{t.Account, t.Kind, account, t.AdminSecret, version}, addresses...)
+	return sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+}
+
+// adminMayLogIn refuses to log in as an administrator that the target has rejected, with an
+// [AdminWaitError]. Whatever opens a target asks it: calls, the engine's probes, and its rotations.
+func (c *Call) adminMayLogIn(t store.Target, account, version string) error {
+	if c.gate == nil {
+		return nil
+	}
+	a := c.administratorOf(t, account, version)
+	probes := c.op == nil && c.Action == purposeProbe
+	why, from, soon := c.gate.admins.hold(a, c.asAdminBy(), probes, c.Now())
+	if why == "" {
+		c.admins = append(c.admins, openedAdmin{a, t.ID})
+		return nil
+	}
+	return &AdminWaitError{From: from, Soon: soon, err: fault.New(fault.Throttled, "Target %q %s; the next one may be "+
+		"made at %s, so that no account is locked. A new version of the administrator's secret is tried at once; keyturn "+
+		"target show %s names that secret.", t.Name, fault.Text(why), wholeSecond(from), t.Name)}
+}
+
+// asAdminBy returns who logs in as an administrator: a call, or all turns of the engine for a
+// secret.
+func (c *Call) asAdminBy() any {
+	if c.op == nil {
+		return c.resource.arn
+	}
+	return c
+}
+
+// releaseAdmins lets other callers try the administrators with which the call has opened targets.
+func (c *Call) releaseAdmins() {
+	for _, a := range c.admins {
+		c.gate.admins.release(a.administrator, c.asAdminBy())
+	}
+}
+
+// adminAnswered notes what an error of a target says of a login of its administrator.
+func (c *Call) adminAnswered(t store.Target, err error) {
+	if !target.IsAdminFailed(err) {
+		return
+	}
+	for _, a := range c.admins {
+		if a.target == t.ID {
+			c.gate.admins.failed(a.administrator, target.IsAdminRejected(err), c.Now())
+		}
+	}
+}
+
+// adminAccepted notes that a target has let its administrator in.
+func (c *Call) adminAccepted(t store.Target) {
+	for _, a := range c.admins {
+		if a.target == t.ID {
+			c.gate.admins.accepted(a.administrator)
+		}
+	}
+}

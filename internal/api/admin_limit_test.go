@@ -1,0 +1,70 @@
+package api
+
+import (
+	"testing"
+	"time"
+
+	"github.com/keyturn/keyturn/internal/rotation"
+)
+
+// TestOneCallerTriesARejectedAdministrator verifies who may log in as an administrator that was
+// rejected, and when.
+func TestOneCallerTriesARejectedAdministrator(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	a, other := administrator{1}, administrator{2}
+	l := newAdminLimit()
+	may := func(what, by string, after time.Duration, want bool) {
+		t.Helper()
+		why, _, _ := l.hold(a, by, by == "probe", begin.Add(after))
+		if ok := why == ""; ok != want {
+			t.Errorf("%s: may log in: %t (%s), want %t", what, ok, why, want)
+		}
+	}
+	const window = rotation.LoginWindow
+	may("nothing is known", "x", 0, true)
+	l.failed(a, false, begin)
+	may("a failed login that was no rejection", "y", 0, true)
+	l.failed(a, true, begin)
+	may("a call that began before the rejection", "x", -time.Millisecond, false)
+	may("in the window", "x", window-1, false)
+	may("a probe after the window", "probe", window, false)
+	may("after the window", "x", window+time.Second, true)
+	may("while another tries", "y", window+time.Second, false)
+	may("while another tries, by a call that began before", "y", window, false)
+	may("again, by the same", "x", window, true)
+	l.release(a, "y")
+	may("released by another", "y", window, false)
+	l.release(other, "x")
+	l.release(a, "x")
+	may("released", "y", window, true)
+	may("held for too long", "x", 2*window, true)
+	l.failed(a, false, begin.Add(2*window))
+	may("after an answer that may be a rejection", "x", 3*window-1, false)
+	may("a probe after an hour", "probe", 2*window+probeAdminAfter, true)
+	may("the clock was set back", "y", -time.Hour, true)
+	l.failed(a, true, begin)
+	l.accepted(a)
+	may("accepted", "y", 0, true)
+}
+
+// TestRejectedAdministratorsAreBounded verifies that the administrators which were rejected last
+// are remembered.
+func TestRejectedAdministratorsAreBounded(t *testing.T) {
+	t.Parallel()
+	begin := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	l := newAdminLimit()
+	key := func(n int) administrator { return administrator{byte(n), byte(n >> 8)} }
+	const more = 10
+	for n := range maxRejectedAdmins + more {
+		l.failed(key(n), true, begin.Add(time.Duration(n)*time.Microsecond))
+	}
+	if len(l.rejected) != maxRejectedAdmins {
+		t.Errorf("%d are remembered, want %d", len(l.rejected), maxRejectedAdmins)
+	}
+	for n, want := range map[int]bool{0: false, more - 1: false, more: true, maxRejectedAdmins + more - 1: true} {
+		if _, ok := l.rejected[key(n)]; ok != want {
+			t.Errorf("number %d is remembered: %t, want %t", n, ok, want)
+		}
+	}
+}
