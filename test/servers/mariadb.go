@@ -289,7 +289,7 @@ func StartReplicated(t testing.TB, delay time.Duration) (primary, replica *Maria
 	must(err)
 	must(replica.Exec(ctx, "SET GLOBAL gtid_slave_pos = '"+position+"'",
 		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='%s', MASTER_PORT=%s, MASTER_USER='repl', MASTER_PASSWORD='%s', "+
-			"MASTER_USE_GTID=slave_pos, MASTER_DELAY=%d", host, port, password, int(delay.Seconds())),
+			"MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_DELAY=%d", host, port, password, int(delay.Seconds())),
 		"START SLAVE"))
 	return primary, replica
 }

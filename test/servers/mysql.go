@@ -91,7 +91,8 @@ func StartReplicatedMySQL(t testing.TB, delay time.Duration) (primary, replica *
 	must(err)
 	must(replica.Exec(ctx, "RESET BINARY LOGS AND GTIDS", "SET GLOBAL gtid_purged = '"+done+"'",
 		fmt.Sprintf("CHANGE REPLICATION SOURCE TO SOURCE_HOST='%s', SOURCE_PORT=%s, SOURCE_USER='repl', "+
-			"SOURCE_PASSWORD='%s', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_DELAY=%d",
+			"SOURCE_PASSWORD='%s', SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1, "+
+			"SOURCE_DELAY=%d",
 			host, port, password, int(delay.Seconds())),
 		"START REPLICA"))
 	return primary, replica
