@@ -384,7 +384,10 @@ type ListedRotation struct {
 	RotationID string `kms:"RotationId,omitempty"`
 	Trigger    string `kms:"Trigger,omitempty"`
 	TargetName string `kms:"TargetName,omitempty"`
-	// Paused and Pauses are as in [DescribeRotationResponse].
+	// InProgress to Pauses are as in [DescribeRotationResponse]. Servers of earlier releases return
+	// neither InProgress nor RepairActions.
+	InProgress       bool            `kms:"InProgress"`
+	RepairActions    []string        `kms:"RepairActions,list=RepairAction,omitempty"`
 	Paused           bool            `kms:"Paused"`
 	Pauses           []RotationPause `kms:"Pauses,list=Pause,omitempty"`
 	StartTime        time.Time       `kms:"StartTime,omitempty"`

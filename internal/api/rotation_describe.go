@@ -287,6 +287,10 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 		if failed = err; failed != nil {
 			return false
 		}
+		actions, err := c.repairActions(c.Snapshot, s, r)
+		if failed = err; failed != nil {
+			return false
+		}
 		pauses := pausesOf(all, t, r)
 		next, why := nextAndWhy(s, r, skip)
 		return p.add(r.Secret, kms.ListedRotation{
@@ -295,6 +299,8 @@ func listRotations(c *Call, in *kms.ListRotationsRequest) (*kms.ListRotationsRes
 			RotationID:        r.ID,
 			Trigger:           string(r.Trigger),
 			TargetName:        r.Target,
+			InProgress:        r.GoesOn(),
+			RepairActions:     actions,
 			Paused:            len(pauses) > 0,
 			Pauses:            pauses,
 			StartTime:         r.StartedAt,

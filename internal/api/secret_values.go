@@ -79,7 +79,8 @@ func loadKey(tx *store.Tx, account, id string) (cmk.Key, error) {
 }
 
 func putSecretValue(ctx context.Context, c *Call, in *kms.PutSecretValueRequest) (*kms.PutSecretValueResponse, error) {
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.PutSecretValueResponse, error) {
+	replaces := false
+	out, err := store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.PutSecretValueResponse, error) {
 		s, err := c.existing(tx, in.SecretName)
 		if err != nil {
 			return nil, err
@@ -96,8 +97,13 @@ func putSecretValue(ctx context.Context, c *Call, in *kms.PutSecretValueRequest)
 		if repeated {
 			return out, nil
 		}
+		replaces = s.Stages[secret.Current] == v.ID
 		return out, tx.PutSecret(s, map[string][]byte{v.ID: box})
 	})
+	if err == nil && replaces {
+		c.hurryAdministered(ctx, out.SecretName)
+	}
+	return out, err
 }
 
 func stages(names []string) []secret.Stage {
@@ -191,7 +197,11 @@ func updateSecretVersionStage(
 	if err := secret.CheckMove(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion); err != nil {
 		return nil, err
 	}
-	return c.alter(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
+	out, err := c.alter(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		return s.MoveStage(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion, c.At)
 	})
+	if err == nil && secret.Stage(in.VersionStage) == secret.Current {
+		c.hurryAdministered(ctx, out.SecretName)
+	}
+	return out, err
 }

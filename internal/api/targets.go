@@ -198,7 +198,7 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 	if err != nil {
 		return nil, err
 	}
-	return store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
+	out, err := store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
 		t, err := c.existingTarget(tx, in.TargetName)
 		if err != nil {
 			return nil, err
@@ -227,6 +227,10 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 		t.UpdatedAt = c.At
 		return c.targetNamed(t.Name), tx.PutTarget(t)
 	})
+	if err == nil && (in.Config != "" || in.AdminSecretName != "") {
+		c.hurry(ctx, out.TargetName)
+	}
+	return out, err
 }
 
 // keepsLogins refuses a configuration of a target that no longer has an address at which the

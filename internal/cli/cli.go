@@ -18,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/server"
 	"github.com/keyturn/keyturn/internal/target"
+	"github.com/keyturn/keyturn/kms"
 )
 
 const (
@@ -79,7 +80,8 @@ type env struct {
 	stdout, stderr io.Writer // for texts; see [printable]
 	raw, rawErr    io.Writer // the same, for a value and for other programs
 	model          *kong.Application
-	madeID         string // of a version, by newID
+	madeID         string      // of a version, by newID
+	client         *kms.Client // of a command that acts for several secrets; nil for any other
 }
 
 // newID returns an ID for a version that the command line does not name.

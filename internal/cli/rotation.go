@@ -26,6 +26,7 @@ type rotationCommand struct {
 	Cancel    rotationCancel    `cmd:"" help:"End a rotation on the safe way out of its state."`
 	Pause     rotationPause     `cmd:"" help:"Stop new rotations: of a secret, at a target, or all."`
 	Resume    rotationResume    `cmd:"" help:"Permit rotations again."`
+	Retry     rotationRetry     `cmd:"" help:"Try again now what has failed and waits for another try."`
 	Probe     rotationProbe     `cmd:"" help:"Check now that targets accept the credentials in use."`
 	Repair    rotationRepair    `cmd:"" help:"Explain a quarantine; end it with --probe, --apply or --adopt."`
 }

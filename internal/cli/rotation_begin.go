@@ -42,11 +42,33 @@ func (c *begin) run(
 }
 
 type rotationRotate struct {
-	begin
+	several
+	ID  string `name:"version-id" help:"ID of the new version, to repeat the command safely (random)." placeholder:"ID"`
+	Yes bool   `help:"Do not ask before rotations of several secrets." short:"y"`
+	following
 }
 
 func (c *rotationRotate) Run(e *env) error {
-	return c.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
+	name, alone, err := c.one()
+	switch {
+	case err != nil:
+		return err
+	case alone:
+		return c.rotate(e, name)
+	case c.ID != "":
+		return coded{exitUsage, "--version-id is for one secret"}
+	}
+	return c.run(e, action{
+		what:     "rotated",
+		skip:     cannotRotate,
+		question: "Replace the credentials of these %d secrets?",
+		do:       c.rotate,
+	}, c.Yes)
+}
+
+func (c *rotationRotate) rotate(e *env, name string) error {
+	b := begin{Name: name, ID: c.ID, following: c.following}
+	return b.run(e, func(client *kms.Client, in *kms.VersionedRequest) (*kms.RotateSecretResponse, error) {
 		return client.RotateSecret(e.ctx, &kms.RotateSecretRequest{SecretName: in.SecretName, VersionID: in.VersionID})
 	}, promoted, "The rotation of %[1]s to version %[2]s was requested; keyturn rotation status %[1]s shows its progress.")
 }

@@ -11,48 +11,55 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// which is what to pause or probe: one thing, named.
+// which are the arguments of a command that is for one secret, for several, or for all at once: for
+// a target, or for all, the server decides which these are.
 type which struct {
-	Name   string `arg:"" optional:"" help:"Name or ARN of a secret."`
-	Target string `help:"All secrets at this target." placeholder:"NAME"`
-	All    bool   `help:"All secrets."`
+	several
 }
 
-func (w which) request() (kms.PauseRotationRequest, error) {
-	n := 0
-	for _, given := range []bool{w.Name != "", w.Target != "", w.All} {
-		if given {
-			n++
-		}
+// atOnce returns the request of one call for all that the arguments name, if there is one.
+func (w which) atOnce() (in kms.PauseRotationRequest, ok bool, err error) {
+	name, alone, err := w.one()
+	switch {
+	case err != nil:
+		return in, false, err
+	case alone:
+		return kms.PauseRotationRequest{SecretName: name}, true, nil
 	}
-	if n != 1 {
-		return kms.PauseRotationRequest{}, coded{exitUsage, "give one of a secret's name, --target and --all"}
+	return kms.PauseRotationRequest{TargetName: w.Target}, len(w.Names) == 0 && w.Tag == "" && !w.DryRun, nil
+}
+
+// notRotated says why a command does nothing for a secret that this service does not rotate.
+func notRotated(r kms.ListedRotation) string {
+	if r.TargetName == "" {
+		return "it is not rotated"
 	}
-	return kms.PauseRotationRequest{SecretName: w.Name, TargetName: w.Target}, nil
+	return ""
 }
 
 type rotationPause struct {
 	which
 }
 
-func (c *rotationPause) Run(e *env) error {
-	in, err := c.request()
-	if err != nil {
-		return err
-	}
-	return e.setPaused(in, true)
-}
+func (c *rotationPause) Run(e *env) error { return c.setPaused(e, "paused", true) }
 
 type rotationResume struct {
 	which
 }
 
-func (c *rotationResume) Run(e *env) error {
-	in, err := c.request()
-	if err != nil {
+func (c *rotationResume) Run(e *env) error { return c.setPaused(e, "resumed", false) }
+
+func (w which) setPaused(e *env, what string, paused bool) error {
+	in, ok, err := w.atOnce()
+	switch {
+	case err != nil:
 		return err
+	case ok:
+		return e.setPaused(in, paused)
 	}
-	return e.setPaused(in, false)
+	return w.run(e, action{what: what, skip: notRotated, do: func(e *env, name string) error {
+		return e.setPaused(kms.PauseRotationRequest{SecretName: name}, paused)
+	}}, true)
 }
 
 // pauseLine says what a pause keeps from beginning, since when it holds, who asked for it, and

@@ -37,7 +37,7 @@ func (*rotationProbe) Help() string {
 }
 
 func (c *rotationProbe) Run(e *env) error {
-	in, err := c.request()
+	in, atOnce, err := c.atOnce()
 	if err != nil {
 		return err
 	}
@@ -45,11 +45,24 @@ func (c *rotationProbe) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	out, err := client.ProbeRotation(e.ctx, &in)
+	p := &prober{env: e, client: client, in: in}
+	if !atOnce {
+		list, others, err := c.plan(e, client, notRotated)
+		switch {
+		case err != nil:
+			return err
+		case c.DryRun, len(list) == 0: // without a name, the server would check more than these
+			return c.showPlan(e, action{what: "checked"}, list, others)
+		}
+		for _, planned := range list {
+			p.named = append(p.named, planned.SecretName)
+		}
+	}
+	out, err := p.ask()
 	if err != nil {
 		return err
 	}
-	p := &prober{env: e, client: client, in: in, asked: out}
+	p.asked = out
 	if c.Timeout > 0 {
 		return p.follow(c.Timeout)
 	}
@@ -70,7 +83,29 @@ type prober struct {
 	*env
 	client *kms.Client
 	in     kms.PauseRotationRequest
+	named  []string // the secrets; nil for the ones that in names
 	asked  *kms.ProbeRotationResponse
+}
+
+// ask has the server check the credentials. For several secrets, it adds up the answers.
+func (p *prober) ask() (*kms.ProbeRotationResponse, error) {
+	if p.named == nil {
+		return p.client.ProbeRotation(p.ctx, &p.in)
+	}
+	sum := &kms.ProbeRotationResponse{}
+	for _, name := range p.named {
+		out, err := p.client.ProbeRotation(p.ctx, &kms.PauseRotationRequest{SecretName: name})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		sum.Asked += out.Asked
+		sum.NotAsked += out.NotAsked
+		sum.RequestID = out.RequestID
+		if sum.AskTime.IsZero() {
+			sum.AskTime = out.AskTime
+		}
+	}
+	return sum, nil
 }
 
 // probeResult is what the command prints for programs.
@@ -113,6 +148,17 @@ func (p *prober) follow(timeout time.Duration) error {
 
 // rotations returns the rotations that the probe is about.
 func (p *prober) rotations(ctx context.Context) ([]kms.ListedRotation, error) {
+	if p.named != nil {
+		var list []kms.ListedRotation
+		for _, name := range p.named {
+			r, err := p.client.DescribeRotation(ctx, &kms.SecretNameRequest{SecretName: name})
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, listed(r))
+		}
+		return list, nil
+	}
 	if p.in.SecretName == "" {
 		out, err := listRotations(ctx, p.client, kms.ListRotationsRequest{TargetName: p.in.TargetName})
 		if err != nil {
@@ -124,18 +170,10 @@ func (p *prober) rotations(ctx context.Context) ([]kms.ListedRotation, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []kms.ListedRotation{{
-		SecretName:       r.SecretName,
-		State:            r.State,
-		TargetName:       r.TargetName,
-		CredentialState:  r.CredentialState,
-		ProbeTime:        r.ProbeTime,
-		ProbeAttemptTime: r.ProbeAttemptTime,
-		ProbePending:     r.ProbePending && !p.skipped(),
-		ProbeSkipped:     cmp.Or(p.asked.Reason, r.ProbeSkipped),
-		ProbeSkippedCode: r.ProbeSkippedCode,
-		Reason:           r.Reason,
-	}}, nil
+	row := listed(r)
+	row.ProbePending = r.ProbePending && !p.skipped()
+	row.ProbeSkipped = cmp.Or(p.asked.Reason, r.ProbeSkipped)
+	return []kms.ListedRotation{row}, nil
 }
 
 // pending reports whether a target has not been asked yet.
@@ -223,7 +261,7 @@ func (p *prober) checked(r kms.ListedRotation) bool {
 
 // leavesOut reports whether it does not matter that a credential was skipped.
 func (p *prober) leavesOut(r kms.ListedRotation) bool {
-	return p.in.SecretName == "" && slices.ContainsFunc(kms.ProbeSkips, func(k kms.ProbeSkip) bool {
+	return p.in.SecretName == "" && p.named == nil && slices.ContainsFunc(kms.ProbeSkips, func(k kms.ProbeSkip) bool {
 		return k.Code == r.ProbeSkippedCode && !k.Unknown
 	})
 }

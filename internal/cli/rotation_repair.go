@@ -12,7 +12,7 @@ import (
 )
 
 type rotationRepair struct {
-	Name  string `arg:"" help:"Name or ARN of the secret."`
+	several
 	Probe bool   `help:"Ask the target again which credential it accepts, or try again now what has failed."`
 	Apply bool   `help:"Give the target the stored credential again."`
 	Adopt string `help:"File with a value that the target accepts, as secret get shows it; - is stdin." placeholder:"FILE"`
@@ -22,18 +22,41 @@ type rotationRepair struct {
 }
 
 func (c *rotationRepair) Run(e *env) error {
-	action, err := c.action()
+	doing, err := c.action()
 	if err != nil {
 		return err
 	}
+	name, alone, err := c.one()
+	switch {
+	case err != nil:
+		return err
+	case alone:
+		return c.repair(e, name, doing)
+	case doing != kms.RepairProbe && doing != kms.RepairApply:
+		return coded{exitUsage, "several secrets are repaired by --probe or --apply"}
+	}
+	all := action{what: "asked about again", skip: nothingToRepair(doing)}
+	if doing == kms.RepairApply {
+		all.what = "given the stored credential again"
+		all.question = "Give the target the stored credentials of these %d secrets? If they may have leaked, an emergency " +
+			"of each replaces them instead."
+	}
+	answered := *c
+	answered.Yes = true
+	all.do = func(e *env, name string) error { return answered.repair(e, name, doing) }
+	return c.run(e, all, c.Yes)
+}
+
+// repair takes an action for one secret; without one it explains what can be done.
+func (c *rotationRepair) repair(e *env, name, action string) error {
 	client, err := e.connect()
 	if err != nil {
 		return err
 	}
 	if action == "" {
-		return c.explain(e, client)
+		return c.explain(e, client, name)
 	}
-	in, err := c.request(e, action)
+	in, err := c.request(e, name, action)
 	if err != nil {
 		return err
 	}
@@ -68,12 +91,12 @@ func repairBegun(r *kms.DescribeRotationResponse) string {
 }
 
 // request returns the request for an action, with what it needs from the operator.
-func (c *rotationRepair) request(e *env, action string) (in *kms.RepairRotationRequest, err error) {
-	in = &kms.RepairRotationRequest{SecretName: c.Name, RepairAction: action, VersionID: c.ID}
+func (c *rotationRepair) request(e *env, name, action string) (in *kms.RepairRotationRequest, err error) {
+	in = &kms.RepairRotationRequest{SecretName: name, RepairAction: action, VersionID: c.ID}
 	switch {
 	case action == kms.RepairApply && !c.Yes:
 		return in, e.confirm(fault.Message("Give the target the stored credential of %s? If that may have leaked, keyturn "+
-			"rotation emergency %s replaces it instead.", c.Name, c.Name))
+			"rotation emergency %s replaces it instead.", name, name))
 	case action == kms.RepairAdopt:
 		if in.SecretData, err = e.readValue(source{dashless(c.Adopt), "--adopt", "Value: "}, false); err != nil {
 			return in, err
@@ -116,8 +139,8 @@ func (c *rotationRepair) action() (string, error) {
 }
 
 // explain says what was found, and what each action would do.
-func (c *rotationRepair) explain(e *env, client *kms.Client) error {
-	r, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
+func (c *rotationRepair) explain(e *env, client *kms.Client, name string) error {
+	r, err := client.DescribeRotation(e.ctx, &kms.SecretNameRequest{SecretName: name})
 	switch {
 	case err != nil:
 		return err

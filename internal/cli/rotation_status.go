@@ -81,8 +81,11 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	}
 	add("state", r.State)
 	add("waits for", r.WaitsFor)
-	if len(r.RepairActions) > 0 {
-		add("repair", fault.Command("rotation repair", r.SecretName)+repairAction(r))
+	switch {
+	case r.Outcome == kms.OutcomeNeedsOperator && len(r.RepairActions) > 0:
+		add("repair", fault.Command("rotation repair", r.SecretName)+" explains what can be done")
+	case len(r.RepairActions) > 0:
+		add("retry", fault.Command("rotation retry", r.SecretName)+" tries again now")
 	}
 	findings := checked(r)
 	add("reason", withoutFindings(r.Reason, findings))
@@ -144,14 +147,6 @@ func isRepair(r *kms.DescribeRotationResponse) bool { return r.Mode == string(ro
 
 // isRehearsal reports whether r ends without a promotion.
 func isRehearsal(r *kms.DescribeRotationResponse) bool { return r.Mode == string(rotation.Rehearse) }
-
-// repairAction completes the command in the row repair.
-func repairAction(r *kms.DescribeRotationResponse) string {
-	if r.Outcome == kms.OutcomeNeedsOperator {
-		return " explains what can be done"
-	}
-	return " --probe tries again now"
-}
 
 // joined joins words that are not empty.
 func joined(words ...string) string {

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 func TestRotationScript(t *testing.T) {
 	t.Parallel()
 	p := servers.StartPostgres(t, sandbox.PostgresConfig{HBA: []string{"host all all 127.0.0.1/32 scram-sha-256"}})
-	for _, role := range []string{"rotator", "solo", "app", "app_clone", "drifted", "kept"} {
+	roles := strings.Fields("rotator solo app app_clone drifted kept one two three four")
+	for _, role := range roles {
 		if err := p.Exec(t.Context(), "postgres",
 			fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'first-password-of-%s'", role, role)); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,12 @@ type secretCommand struct {
 func (e *env) json() bool { return e.Output == "json" }
 
 // connect returns a client of the server that the profile of the command's group names.
-func (e *env) connect() (*kms.Client, error) { return connect(e.Profile) }
+func (e *env) connect() (*kms.Client, error) {
+	if e.client != nil {
+		return e.client, nil
+	}
+	return connect(e.Profile)
+}
 
 type secretList struct {
 	Prefix string `arg:"" optional:"" help:"Only names with this prefix."`
@@ -41,25 +47,16 @@ func (c *secretList) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	in := &kms.ListSecretsRequest{PageNumber: 1, PageSize: 100}
+	in := &kms.ListSecretsRequest{}
 	if c.Prefix != "" {
 		in.Filters = append(in.Filters, kms.Filter{Key: "SecretName", Values: []string{c.Prefix}})
 	}
 	if c.Tag != "" {
 		in.Filters = append(in.Filters, kms.Filter{Key: "TagKey", Values: []string{c.Tag}})
 	}
-	all := &kms.ListSecretsResponse{SecretList: []kms.ListedSecret{}, PageNumber: 1}
-	for {
-		page, err := client.ListSecrets(e.ctx, in)
-		if err != nil {
-			return err
-		}
-		all.SecretList = append(all.SecretList, page.SecretList...)
-		all.TotalCount, all.RequestID, all.PageSize = page.TotalCount, page.RequestID, len(all.SecretList)
-		if len(page.SecretList) < in.PageSize {
-			break
-		}
-		in.PageNumber++
+	all, err := listSecrets(e.ctx, client, in)
+	if err != nil {
+		return err
 	}
 	if e.json() {
 		return printResponse(e.stdout, all)
@@ -69,6 +66,24 @@ func (c *secretList) Run(e *env) error {
 		t.row(s.SecretName, s.SecretType, when(s.UpdateTime), when(s.PlannedDeleteTime))
 	}
 	return t.write(e.stdout)
+}
+
+// listSecrets returns all pages of a list of secrets as one.
+func listSecrets(
+	ctx context.Context, client *kms.Client, in *kms.ListSecretsRequest,
+) (*kms.ListSecretsResponse, error) {
+	all := &kms.ListSecretsResponse{SecretList: []kms.ListedSecret{}, PageNumber: 1}
+	for in.PageNumber, in.PageSize = 1, 100; ; in.PageNumber++ {
+		page, err := client.ListSecrets(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		all.SecretList = append(all.SecretList, page.SecretList...)
+		all.TotalCount, all.RequestID, all.PageSize = page.TotalCount, page.RequestID, len(all.SecretList)
+		if len(page.SecretList) < in.PageSize {
+			return all, nil
+		}
+	}
 }
 
 type secretShow struct {

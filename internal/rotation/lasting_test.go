@@ -137,6 +137,7 @@ var (
 		"undo":      rotation.Undo,
 		"end-grace": rotation.EndGrace,
 		"repair":    rotation.Probed,
+		"retry":     rotation.Probed,
 	}
 	isCommand = regexp.MustCompile(`keyturn rotation ([a-z-]+)`)
 )

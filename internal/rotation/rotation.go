@@ -590,7 +590,7 @@ func (r Record) Advice() string {
 			text += " (from " + at.UTC().Format(time.RFC3339) + " on)"
 		}
 		return fault.Named(text+", and keyturn rotation repair NAME shows what can be done. If the target was at fault "+
-			"and is fixed, keyturn rotation repair NAME --probe tries again now.", r.Secret)
+			"and is fixed, keyturn rotation retry NAME tries again now.", r.Secret)
 	case r.InFlight() && r.Failures+r.Rejections > 0 && r.Target == OwnUsers:
 		return "The service retries automatically, at least every five minutes. " +
 			fault.Command("rotation check", r.Secret) + " shows what keeps the user from getting another access key. " +
@@ -599,7 +599,7 @@ func (r Record) Advice() string {
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
 			"reached and its administrator can log in (" + fault.Command("target test", cmp.Or(r.Target, "TARGET")) +
 			"), that the administrator may change the account, and that applications can log in. " +
-			fault.Command("rotation repair", r.Secret, "--probe") + " asks the target again now. " + r.State.WayOut(r.Secret)
+			fault.Command("rotation retry", r.Secret) + " tries again now. " + r.State.WayOut(r.Secret)
 	case r.State == Abandoned && r.Trigger == Emergency && r.Reason != cancelled:
 		return "The leaked credential was not replaced. Fix what the reason names, and then repeat " +
 			fault.Command("rotation emergency", r.Secret) + "."
