@@ -19,6 +19,12 @@ var operations = map[string]func(*performance, *kms.DescribeRotationResponse) er
 	"end-grace": func(f *performance, _ *kms.DescribeRotationResponse) error {
 		return second(f.EndRotationGrace(f.t.Context(), &kms.SecretNameRequest{SecretName: f.secret}))
 	},
+	"retry": func(f *performance, _ *kms.DescribeRotationResponse) error {
+		return second(f.RepairRotation(f.t.Context(), &kms.RepairRotationRequest{
+			SecretName:   f.secret,
+			RepairAction: kms.RepairProbe,
+		}))
+	},
 	"repair": func(f *performance, r *kms.DescribeRotationResponse) error {
 		if len(r.RepairActions) == 0 {
 			return errors.New("there is nothing to repair")
@@ -30,7 +36,7 @@ var operations = map[string]func(*performance, *kms.DescribeRotationResponse) er
 	},
 }
 
-var operation = regexp.MustCompile(`keyturn rotation (cancel|undo|repair|end-grace)`)
+var operation = regexp.MustCompile(`keyturn rotation (cancel|undo|repair|retry|end-grace)`)
 
 // patience is how long an operator repeats what the advice of a state names.
 const patience = 4 * stuck
@@ -41,6 +47,7 @@ func (f *performance) follow(what string, r *kms.DescribeRotationResponse) (*kms
 	f.t.Helper()
 	f.count("lasting", 1)
 	f.count("lasting_"+r.State, 1)
+	f.t.Logf("%s lasts: state %s, %s; steps %s", what, r.State, r.Reason, tail(r))
 	var advised []string
 	var refused error
 	ended := false
