@@ -7,12 +7,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/test/support"
 )
 
 const (
-	// stuck is how long a rotation may say why it does not go on before an operator comes.
+	// stuck is how long a rotation may say why it does not go on before an operator comes. For a late
+	// replica it also has the lag that the target tolerates.
 	stuck = 5 * time.Second
 	// slack is what a busy machine adds to a bound, slackRace what it adds under the race detector.
 	slack     = 3 * time.Second
@@ -44,8 +47,12 @@ func (f *performance) wait(until ...string) (r *kms.DescribeRotationResponse, en
 		case since.IsZero():
 			since = time.Now()
 		}
+		patient := stuck
+		if n := len(r.Steps); n > 0 && r.Steps[n-1].Event == string(rotation.CopiesLate) {
+			patient += target.DefaultLag
+		}
 		time.Sleep(glimpse)
-		return ended || !since.IsZero() && time.Since(since) > stuck
+		return ended || !since.IsZero() && time.Since(since) > patient
 	})
 	return r, ended
 }
