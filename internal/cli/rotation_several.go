@@ -311,7 +311,7 @@ func nothingToRepair(action string) func(kms.ListedRotation) string {
 	}
 }
 
-// cannotRotate says why no rotation of a secret is asked for now.
+// cannotRotate says what keeps a secret from being rotated; empty if nothing does.
 func cannotRotate(r kms.ListedRotation) string {
 	switch {
 	case r.TargetName == "":
@@ -328,7 +328,7 @@ func cannotRotate(r kms.ListedRotation) string {
 	return ""
 }
 
-// waitsForNothing says why no step of a rotation is tried again now.
+// waitsForNothing says why a rotation has no step to try again; empty if it has one.
 func waitsForNothing(r kms.ListedRotation) string {
 	switch {
 	case r.State == kms.RotationQuarantined:

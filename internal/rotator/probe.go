@@ -135,7 +135,7 @@ func (w *worker) alive(ctx context.Context, t *api.Turn, version string) rotatio
 		return p
 	}
 	if known[0] != target.NotKnown {
-		t.AdminAccepted() // who has read it
+		t.AdminAccepted() // the state was read as the administrator
 		p.Live, p.Text = known[0], "its own state says so"
 		p.Late = w.lateCopies(ctx, t, system, c, p.Live)
 		return p

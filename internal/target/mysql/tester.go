@@ -45,8 +45,8 @@ func (t *my) Test(ctx context.Context) error {
 			return target.Denied.Errorf("%s: %s %s", attempt, f.Text, f.Fix)
 		}
 	}
-	nobody := quotedAccount("keyturn-test-"+rand.Text()[:12], "%")
-	err = conn.exec(ctx, "ALTER USER "+nobody+" ACCOUNT UNLOCK")
+	missingAccount := quotedAccount("keyturn-test-"+rand.Text()[:12], "%")
+	err = conn.exec(ctx, "ALTER USER "+missingAccount+" ACCOUNT UNLOCK")
 	if number, _, _ := numberOf(err); number == 1396 || err == nil {
 		return nil // there is no such account, and the administrator may change it
 	}
