@@ -2,15 +2,10 @@ package api
 
 import (
 	"context"
-	"errors"
-	"sync"
 
 	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/internal/store"
 )
-
-// hurriesAtOnce is how many records hurry changes at once: each is a transaction of its own.
-const hurriesAtOnce = 16
 
 // hurry has the engine go on now with the rotations at these targets that wait before they try
 // again what has failed, because that may be fixed now. Each goes on at most once a minute, see
@@ -31,17 +26,10 @@ func (c *Call) hurry(ctx context.Context, targets ...string) {
 		}
 		return true
 	})
-	errs := make([]error, hurriesAtOnce)
-	var all sync.WaitGroup
-	for w := range min(hurriesAtOnce, len(waiting)) {
-		all.Go(func() {
-			for i := w; i < len(waiting) && errs[w] == nil; i += hurriesAtOnce {
-				errs[w] = c.hurryOne(ctx, waiting[i])
-			}
-		})
+	if err == nil {
+		err = eachRecord(waiting, func(name string) error { return c.hurryOne(ctx, name) })
 	}
-	all.Wait()
-	if err := errors.Join(append(errs, err)...); err != nil && c.Log != nil {
+	if err != nil && c.Log != nil {
 		c.Log.Info("rotations that wait for another try go on at their own time", "targets", targets, "err", err)
 	}
 }

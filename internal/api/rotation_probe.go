@@ -14,8 +14,23 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// probesAtOnce is how many records ProbeRotation changes at once: each is a transaction of its own.
-const probesAtOnce = 16
+// recordsAtOnce is how many records a call changes at once where each is a transaction of its own.
+const recordsAtOnce = 16
+
+// eachRecord calls change for each name, several at once. An error ends a share of the names.
+func eachRecord(names []string, change func(name string) error) error {
+	errs := make([]error, min(recordsAtOnce, len(names)))
+	var all sync.WaitGroup
+	for w := range errs {
+		all.Go(func() {
+			for i := w; i < len(names) && errs[w] == nil; i += len(errs) {
+				errs[w] = change(names[i])
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
 
 // probeRotation makes the engine probe credentials now, within its budget, instead of when they are
 // due. DescribeRotation shows the result.
@@ -45,29 +60,22 @@ func probeRotation(ctx context.Context, c *Call, in *kms.PauseRotationRequest) (
 		return &kms.ProbeRotationResponse{Asked: 1, AskTime: c.At}, nil
 	}
 	var asked, elsewhere atomic.Int64
-	errs := make([]error, probesAtOnce)
-	var all sync.WaitGroup
-	for w := range probesAtOnce {
-		all.Go(func() {
-			for i := w; i < len(names) && errs[w] == nil; i += probesAtOnce {
-				var why probeSkip
-				why, errs[w] = c.probeNow(ctx, names[i], in.TargetName)
-				switch {
-				case errs[w] != nil:
-				case why.code == "":
-					asked.Add(1)
-				case why.code == atAnotherTarget:
-					elsewhere.Add(1)
-				}
-			}
-		})
-	}
-	all.Wait()
+	err = eachRecord(names, func(name string) error {
+		why, err := c.probeNow(ctx, name, in.TargetName)
+		switch {
+		case err != nil:
+		case why.code == "":
+			asked.Add(1)
+		case why.code == atAnotherTarget:
+			elsewhere.Add(1)
+		}
+		return err
+	})
 	return &kms.ProbeRotationResponse{
 		Asked:    int(asked.Load()),
 		NotAsked: len(names) - int(asked.Load()) - int(elsewhere.Load()),
 		AskTime:  c.At,
-	}, errors.Join(errs...)
+	}, err
 }
 
 // probedSecrets returns the secret of that name, or without a name every secret that is rotated.

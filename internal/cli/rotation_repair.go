@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
 	"github.com/keyturn/keyturn/internal/target"
@@ -69,6 +70,13 @@ func (c *rotationRepair) repair(e *env, name, action string) error {
 	case !c.Wait:
 		return e.done(out, "%s; keyturn rotation status %s shows its progress.", fault.Text(repairBegun(out)), out.SecretName)
 	}
+	return e.followFrom(client, out, repaired, c.Timeout)
+}
+
+// followFrom follows the rotation that out describes, from its next step on.
+func (e *env) followFrom(
+	client *kms.Client, out *kms.DescribeRotationResponse, verdict verdictOf, timeout time.Duration,
+) error {
 	f := &follower{
 		env:     e,
 		client:  client,
@@ -76,9 +84,9 @@ func (c *rotationRepair) repair(e *env, name, action string) error {
 		id:      out.RotationID,
 		named:   true,
 		shown:   len(out.Steps),
-		verdict: repaired,
+		verdict: verdict,
 	}
-	return f.follow(c.Timeout)
+	return f.follow(timeout)
 }
 
 // repairBegun says what follows a repair: a step that waits for another try is not made before the

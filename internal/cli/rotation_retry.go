@@ -52,16 +52,7 @@ func (c *rotationRetry) retry(e *env, name string) error {
 		return e.done(out, "%s: %s; keyturn rotation status %s shows its progress.", out.SecretName, fault.Text(text),
 			out.SecretName)
 	}
-	f := &follower{
-		env:     e,
-		client:  client,
-		secret:  out.SecretName,
-		id:      out.RotationID,
-		named:   true,
-		shown:   len(out.Steps),
-		verdict: retried,
-	}
-	return f.follow(c.Timeout)
+	return e.followFrom(client, out, retried, c.Timeout)
 }
 
 // retried is the end of the wait for a step that is tried again: the end of the rotation, or of all
