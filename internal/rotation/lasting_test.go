@@ -304,7 +304,7 @@ func TestFirstFailureHasAdvice(t *testing.T) {
 		r.Attempt = 0
 		e, _ := rotation.Before(rotation.Answer{Class: class, Text: "no"})
 		r, err := rotation.Next(r, e, noon)
-		for _, command := range []string{"rotation cancel", "rotation repair", "target test " + r.Target} {
+		for _, command := range []string{"rotation cancel", "rotation retry", "target test " + r.Target} {
 			if err != nil || !strings.Contains(r.Advice(), "keyturn "+command) {
 				t.Errorf("%s: the advice names no %s: %q, %v", class, command, r.Advice(), err)
 			}
