@@ -266,12 +266,15 @@ func (m *MariaDB) connect(ctx context.Context) (driver.Conn, error) {
 	return connector.Connect(ctx)
 }
 
+// manyConnections is enough for applications of many scenes on one server and its replica.
+const manyConnections = "--max-connections=500"
+
 // StartReplicated starts a MariaDB server without TLS and a read-only replica of it, which applies
 // each change after a delay.
 func StartReplicated(t testing.TB, delay time.Duration) (primary, replica *MariaDB) {
 	t.Helper()
-	primary = StartMariaDB(t, nil, "--log-bin=binlog", "--server-id=1")
-	replica = StartMariaDB(t, nil, "--server-id=2", "--read-only")
+	primary = StartMariaDB(t, nil, "--log-bin=binlog", "--server-id=1", manyConnections)
+	replica = StartMariaDB(t, nil, "--server-id=2", "--read-only", manyConnections)
 	ctx, cancel := context.WithTimeout(t.Context(), mariaDBTimeout)
 	defer cancel()
 	must := func(err error) {
@@ -291,5 +294,20 @@ func StartReplicated(t testing.TB, delay time.Duration) (primary, replica *Maria
 		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='%s', MASTER_PORT=%s, MASTER_USER='repl', MASTER_PASSWORD='%s', "+
 			"MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_DELAY=%d", host, port, password, int(delay.Seconds())),
 		"START SLAVE"))
+	replicates(t, replica,
+		"SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'SLAVE_RUNNING'")
 	return primary, replica
+}
+
+// replicates has the test fail if its replica has stopped: a change of the test that the replica
+// cannot apply would make every later one late. state asks for ON.
+func replicates(t testing.TB, replica *MariaDB, state string) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), mariaDBTimeout)
+		defer cancel()
+		if got, err := replica.Value(ctx, state); err != nil || got != "ON" {
+			t.Errorf("the replica has stopped: %q, %v; %s shows the last change that it has applied", got, err,
+				replica.GeneralLog)
+		}
+	})
 }

@@ -71,7 +71,7 @@ func StartMySQL(t testing.TB, authority *Authority, arguments ...string) *MariaD
 // applies each change after a delay.
 func StartReplicatedMySQL(t testing.TB, delay time.Duration) (primary, replica *MariaDB) {
 	t.Helper()
-	gtid := []string{"--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--log-bin=binlog"}
+	gtid := []string{"--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--log-bin=binlog", manyConnections}
 	primary = StartMySQL(t, nil, append(gtid, "--server-id=1")...)
 	replica = StartMySQL(t, nil, append(gtid, "--server-id=2", "--read-only")...)
 	ctx, cancel := context.WithTimeout(t.Context(), mariaDBTimeout)
@@ -95,6 +95,7 @@ func StartReplicatedMySQL(t testing.TB, delay time.Duration) (primary, replica *
 			"SOURCE_DELAY=%d",
 			host, port, password, int(delay.Seconds())),
 		"START REPLICA"))
+	replicates(t, replica, "SELECT SERVICE_STATE FROM performance_schema.replication_applier_status")
 	return primary, replica
 }
 
