@@ -54,7 +54,7 @@ func (p *provider) CheckAccount(ctx context.Context, r target.CheckRequest) ([]t
 		return f.List, nil
 	}
 	if err != nil {
-		return f.List, f.Denied("client-denied", target.AsAdmin(err), "Give the administrator the right to read clients.")
+		return f.List, f.Denied("client-denied", err, "Give the administrator the right to read clients.")
 	}
 	p.checkClient(f, c.members, len(r.Known()), time.Now())
 	return f.List, nil

@@ -83,8 +83,13 @@ func TestCheckWithoutAnswer(t *testing.T) {
 	if got := found(t, system); got != "client-denied impossible" {
 		t.Errorf("without the right: %q", got)
 	}
-	r.status = http.StatusServiceUnavailable
+	r.status = http.StatusUnauthorized
 	_, err := system.(target.Checker).CheckAccount(targettest.Within(t), target.CheckRequest{Current: change.Old})
+	if targettest.Expect(t, err, target.Denied, "HTTP 401"); !target.IsAdminRejected(err) {
+		t.Errorf("not authenticated: %v is not of the administrator", err)
+	}
+	r.status = http.StatusServiceUnavailable
+	_, err = system.(target.Checker).CheckAccount(targettest.Within(t), target.CheckRequest{Current: change.Old})
 	targettest.Expect(t, err, target.Unreachable, "HTTP 503")
 }
 

@@ -88,10 +88,12 @@ func (p *provider) client(ctx context.Context, account string, secrets []sensiti
 	got, err := rest.Do(req, p.dial, p.config.TLS, what, secrets...)
 	switch {
 	case err != nil:
-		return client{}, err
+		return client{}, target.AsAdmin(err)
 	case got.Status == http.StatusNotFound || got.Status == http.StatusGone:
 		return client{}, target.Failed(target.Denied, codeNoClient, what+": the provider does not know it", secrets...)
-	case got.Status == http.StatusUnauthorized || got.Status == http.StatusForbidden:
+	case got.Status == http.StatusUnauthorized:
+		return client{}, notAuthenticated(what, got, secrets)
+	case got.Status == http.StatusForbidden:
 		return client{}, answered(target.Denied, what, got, secrets)
 	case got.Status != http.StatusOK:
 		return client{}, answered(target.Unreachable, what, got, secrets)

@@ -240,7 +240,7 @@ func (p *provider) set(ctx context.Context, what string, c target.Change) error 
 	secrets := []sensitive.Value{c.New.Secret, c.Old.Secret, p.admin.Secret}
 	now, err := p.client(ctx, c.New.Account, secrets)
 	if err != nil {
-		return target.AsAdmin(err)
+		return err
 	}
 	req, err := p.config.Set.request(ctx, c.New, now.members)
 	if err != nil {
@@ -274,6 +274,9 @@ func (p *provider) send(
 		return err
 	}
 	if !call.succeeded(got.Status) {
+		if got.Status == http.StatusUnauthorized {
+			return notAuthenticated(what, got, secrets)
+		}
 		return answered(class(got.Status), what, got, secrets)
 	}
 	return sameSecret(got, what, c, secrets)
@@ -296,14 +299,19 @@ func (p *provider) authenticate(req *http.Request, what string, secrets []sensit
 	return nil
 }
 
+// notAuthenticated is the answer to a call whose administrator the provider does not authenticate
+// (RFC 9110, section 15.5.2). An administrator that lacks a right is answered with the status 403.
+func notAuthenticated(what string, got rest.Reply, secrets []sensitive.Value) error {
+	return target.AsAdmin(answered(target.Rejected, what, got, secrets))
+}
+
 // class returns the class of an administrator's call that failed. A status that is not a plain
 // refusal by the provider itself counts as no answer.
 func class(status int) target.Class {
 	switch status {
 	case http.StatusBadRequest, http.StatusConflict, http.StatusUnprocessableEntity:
 		return target.Refused
-	case http.StatusUnauthorized,
-		http.StatusForbidden,
+	case http.StatusForbidden,
 		http.StatusNotFound,
 		http.StatusMethodNotAllowed,
 		http.StatusGone,

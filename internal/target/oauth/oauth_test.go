@@ -302,6 +302,7 @@ func TestSetIsJudgedWithCare(t *testing.T) {
 		{"refused, and the earlier one is admitted", 400, `{"error":"reuse"}`, 400, `{"error":"invalid_target"}`, 0, ""},
 		{"refused, and nobody knows", 422, `{}`, 503, `{}`, target.Unknown, "whether it was set before is not known"},
 		{"denied", 403, `{}`, 401, dead, target.Denied, "HTTP 403"},
+		{"not authenticated", 401, `{}`, 401, dead, target.Denied, "the administrator: set a secret at idp"},
 		{"no such client", 404, `{}`, 401, dead, target.Denied, "HTTP 404"},
 		{"busy", 429, `{}`, 401, dead, target.Unreachable, "HTTP 429"},
 		{"broken", 502, `{}`, 401, dead, target.Unknown, "HTTP 502"},
@@ -316,6 +317,9 @@ func TestSetIsJudgedWithCare(t *testing.T) {
 				tt.text != "" &&
 					(target.ClassOf(err) != tt.class || !strings.Contains(targettest.OperatorText(err), tt.text)) {
 				t.Errorf("class %v, %v; want %v, %q", target.ClassOf(err), err, tt.class, tt.text)
+			}
+			if target.IsAdminRejected(err) != (tt.status == http.StatusUnauthorized) {
+				t.Errorf("%v: of the administrator: %v", err, target.IsAdminRejected(err))
 			}
 			if strings.Contains(targettest.OperatorText(err), "marker") {
 				t.Error("the error tells a secret")
