@@ -233,6 +233,9 @@ type DescribeRotationResponse struct {
 	EarlierRetired   bool      `kms:"EarlierRetired,omitempty"`
 	EndTime          time.Time `kms:"EndTime,omitempty"`
 	NextAttemptTime  time.Time `kms:"NextAttemptTime,omitempty"`
+	// FailingSince is when a step of the rotation, or of the retirement after it, failed first; zero if
+	// none has, and for what is not in progress.
+	FailingSince time.Time `kms:"FailingSince,omitempty"`
 	// AutomaticRotation, NextRotationDate and LastRotationDate are as in [DescribeSecretResponse].
 	AutomaticRotation string    `kms:"AutomaticRotation"`
 	RotationInterval  string    `kms:"RotationInterval,omitempty"`
@@ -384,8 +387,8 @@ type ListedRotation struct {
 	RotationID string `kms:"RotationId,omitempty"`
 	Trigger    string `kms:"Trigger,omitempty"`
 	TargetName string `kms:"TargetName,omitempty"`
-	// InProgress to Pauses are as in [DescribeRotationResponse]. Servers of earlier releases return
-	// neither InProgress nor RepairActions.
+	// InProgress to Pauses, and FailingSince, are as in [DescribeRotationResponse]. Servers of earlier
+	// releases return neither InProgress nor RepairActions.
 	InProgress       bool            `kms:"InProgress"`
 	RepairActions    []string        `kms:"RepairActions,list=RepairAction,omitempty"`
 	Paused           bool            `kms:"Paused"`
@@ -393,6 +396,7 @@ type ListedRotation struct {
 	StartTime        time.Time       `kms:"StartTime,omitempty"`
 	PromoteTime      time.Time       `kms:"PromoteTime,omitempty"`
 	NextAttemptTime  time.Time       `kms:"NextAttemptTime,omitempty"`
+	FailingSince     time.Time       `kms:"FailingSince,omitempty"`
 	NextRotationDate time.Time       `kms:"NextRotationDate,omitempty"`
 	// PlannedDeleteTime is when the secret is deleted; until then, it is not rotated.
 	PlannedDeleteTime time.Time `kms:"PlannedDeleteTime,omitempty"`

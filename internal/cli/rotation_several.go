@@ -134,6 +134,7 @@ func listed(r *kms.DescribeRotationResponse) kms.ListedRotation {
 		StartTime:         r.StartTime,
 		PromoteTime:       r.PromoteTime,
 		NextAttemptTime:   r.NextAttemptTime,
+		FailingSince:      r.FailingSince,
 		NextRotationDate:  r.NextRotationDate,
 		PlannedDeleteTime: r.PlannedDeleteTime,
 		CredentialState:   r.CredentialState,

@@ -87,6 +87,7 @@ func printStatus(w io.Writer, r *kms.DescribeRotationResponse) error {
 	case len(r.RepairActions) > 0:
 		add("retry", fault.Command("rotation retry", r.SecretName)+" tries again now")
 	}
+	add("failing since", when(r.FailingSince))
 	findings := checked(r)
 	add("reason", withoutFindings(r.Reason, findings))
 	add("advice", r.Advice)

@@ -51,7 +51,7 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 		from == Unknown && e.Kind == Resolved && (e.Base == target.Live || mode == Reapply && e.Candidate == target.Live):
 		r = r.proven(now)
 	}
-	return r.note(now, e.Kind, e.Text), nil
+	return r.failing(e.Kind, now).note(now, e.Kind, e.Text), nil
 }
 
 // keepsReason keeps what the target said last, where an event says only that the engine waits.
@@ -89,6 +89,9 @@ func (r Record) notAhead(now time.Time) Record {
 	}
 	if r.CopiesAt.After(now) {
 		r.CopiesAt = now
+	}
+	if r.FailingSince.After(now) {
+		r.FailingSince = now
 	}
 	return r
 }

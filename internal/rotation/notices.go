@@ -10,6 +10,7 @@ const (
 	NoticeStarted     Notice = "rotation.started"
 	NoticeSucceeded   Notice = "rotation.succeeded"
 	NoticeFailed      Notice = "rotation.failed"
+	NoticeFailing     Notice = "rotation.failing"
 	NoticeOverdue     Notice = "rotation.overdue"
 	NoticeQuarantined Notice = "rotation.quarantined"
 	NoticeRehearsed   Notice = "rotation.rehearsed"
@@ -39,6 +40,8 @@ func NoticeOf(old, r Record, kind EventKind) Notice {
 		return NoticeQuarantined
 	case ends(Abandoned):
 		return NoticeFailed
+	case r.FailingReported && !old.FailingReported:
+		return NoticeFailing
 	case kind.proves() && old.State == Undoing:
 		return NoticeUndone
 	case ends(Done) && r.Mode == Rehearse:

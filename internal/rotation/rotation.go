@@ -150,6 +150,11 @@ type Record struct {
 	Pause  *Pause `json:"pause,omitempty"`
 	// Overdue says that it was reported that a due rotation has not been made.
 	Overdue bool `json:"overdue,omitempty"`
+	// FailingSince is when a step failed first: one of the rotation before its promotion, or of the
+	// retirement after it. It is zero if none has, and for what does not go on. FailingReported says
+	// that [NoticeFailing] was given.
+	FailingSince    time.Time `json:"failing_since,omitzero"`
+	FailingReported bool      `json:"failing_reported,omitempty"`
 	// Interrupted is the rotation that a repair interrupts; nil for none.
 	Interrupted *Interrupted `json:"interrupted,omitempty"`
 	// Quarantine is the quarantine out of which an undo, or an emergency whose credential is not

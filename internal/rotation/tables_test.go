@@ -352,6 +352,10 @@ func TestNoticeOf(t *testing.T) {
 			rotation.Event{Kind: rotation.Overran, Consumers: 1}, rotation.NoticeGraceLimit,
 		},
 		{rotation.Retiring, nil, rotation.Event{Kind: rotation.Retired}, rotation.NoNotice},
+		{
+			rotation.Retiring, func(r *rotation.Record) { r.FailingSince = noon.Add(-rotation.FailingAfter) },
+			rotation.Event{Kind: rotation.Failed}, rotation.NoticeFailing,
+		},
 	} {
 		old := record(tt.from)
 		if tt.with != nil {

@@ -35,6 +35,9 @@ func (w *worker) report(t *api.Turn, r rotation.Record, e rotation.Event) {
 		log.Error("a rotation is quarantined: an operator must repair it", "reason", r.Reason)
 	case rotation.NoticeFailed:
 		log.Warn("a rotation was abandoned; the credential in use is untouched", "reason", r.Reason)
+	case rotation.NoticeFailing:
+		log.Error("a rotation fails again and again; it is tried again automatically",
+			"since", r.FailingSince, "reason", r.Reason, "advice", r.Advice())
 	case rotation.NoticeOverdue:
 		log.Error("a rotation is overdue", "due", t.Secret.Rotation.Next, "reason", r.Reason)
 	case rotation.NoticeGraceLimit:

@@ -26,6 +26,8 @@ var (
 		"Secrets that the service rotates, by the state of their rotation.", []string{"state"}, nil)
 	failingDesc = prometheus.NewDesc("keyturn_rotations_failing",
 		"Rotations under way whose last step has failed and is tried again later.", nil, nil)
+	failingForDesc = prometheus.NewDesc("keyturn_rotation_failing_seconds",
+		"Time since a step failed first, of the rotation under way that has failed the longest; 0 if none fails.", nil, nil)
 	overdueDesc = prometheus.NewDesc("keyturn_rotations_overdue",
 		"Scheduled rotations that were due more than an hour ago, have not been made and are not paused.", nil, nil)
 	oldestDesc = prometheus.NewDesc("keyturn_rotation_oldest_seconds",
@@ -63,7 +65,7 @@ func newRotationMetrics(db *store.DB, log *slog.Logger) *rotationMetrics {
 // Describe implements prometheus.Collector.
 func (m *rotationMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		rotationsDesc, failingDesc, overdueDesc, oldestDesc, pausedDesc, credentialsDesc, undeliveredDesc,
+		rotationsDesc, failingDesc, failingForDesc, overdueDesc, oldestDesc, pausedDesc, credentialsDesc, undeliveredDesc,
 	} {
 		out <- d
 	}
@@ -112,6 +114,7 @@ type counts struct {
 	overdue     int
 	undelivered int
 	oldest      time.Duration
+	failingFor  time.Duration
 }
 
 func newCounts() counts {
@@ -159,6 +162,9 @@ func (c *counts) add(r rotation.Record, paused bool, now time.Time) {
 	}
 	if r.CanHurry() {
 		c.failing++
+		if !r.FailingSince.IsZero() {
+			c.failingFor = max(c.failingFor, now.Sub(r.FailingSince))
+		}
 	}
 	if r.IsOverdue(paused, now) {
 		c.overdue++
@@ -177,6 +183,7 @@ func (c *counts) metrics() (list []prometheus.Metric) {
 		add(rotationsDesc, float64(c.states[s]), string(s))
 	}
 	add(failingDesc, float64(c.failing))
+	add(failingForDesc, c.failingFor.Seconds())
 	add(overdueDesc, float64(c.overdue))
 	add(oldestDesc, c.oldest.Seconds())
 	for _, scope := range []string{kms.PausedSecret, kms.PausedTarget, kms.PausedAll} {

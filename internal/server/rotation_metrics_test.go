@@ -60,7 +60,8 @@ func TestRotationCounts(t *testing.T) {
 		{State: rotation.Idle, Due: ago(2 * time.Hour), Paused: true},
 		{State: rotation.Idle, Due: ago(2 * time.Hour), Target: "paused"},
 		{State: rotation.Done, Due: ago(30 * time.Minute), Health: rotation.Health{ProbedAt: now, Live: true}},
-		{State: rotation.Applying, Due: ago(5 * time.Hour), StartedAt: ago(10 * time.Minute), Failures: 3},
+		{State: rotation.Applying, Due: ago(5 * time.Hour), StartedAt: ago(10 * time.Minute), Failures: 3, FailingSince: ago(9 * time.Minute)},
+		{State: rotation.Retiring, Failures: 1}, // stored by a release that did not note since when
 		{State: rotation.Scheduled, StartedAt: ago(time.Hour), Target: "paused"},
 		{State: rotation.Scheduled, StartedAt: ago(20 * time.Minute), Target: "paused", Trigger: rotation.Emergency},
 		{State: rotation.InGrace, StartedAt: ago(48 * time.Hour), Failures: 1, Paused: true},
@@ -97,11 +98,12 @@ func TestRotationCounts(t *testing.T) {
 		}
 	}
 	expect(map[string]float64{
-		"keyturn_rotations idle":        3,
-		"keyturn_rotations quarantined": 1,
-		"keyturn_rotations prepared":    0, // there is a row for each state
-		"keyturn_rotations_failing":     1,
-		"keyturn_rotations_overdue":     2, // one idle, one that is under way
+		"keyturn_rotations idle":           3,
+		"keyturn_rotations quarantined":    1,
+		"keyturn_rotations prepared":       0, // there is a row for each state
+		"keyturn_rotations_failing":        2,
+		"keyturn_rotation_failing_seconds": 540,
+		"keyturn_rotations_overdue":        2, // one idle, one that is under way
 		// The emergency: it does not wait for the end of the pause.
 		"keyturn_rotation_oldest_seconds": 1200,
 		"keyturn_rotations_paused secret": 2,
@@ -109,7 +111,7 @@ func TestRotationCounts(t *testing.T) {
 		"keyturn_rotations_paused all":    0,
 		"keyturn_credentials live":        1,
 		"keyturn_credentials dead":        1,
-		"keyturn_credentials unknown":     7,
+		"keyturn_credentials unknown":     8,
 		"keyturn_events_undelivered":      1,
 	})
 	put(func(tx *store.Tx) error { return tx.PauseAll(&rotation.Pause{Since: now}) })

@@ -99,6 +99,7 @@ var unread = map[string]string{
 	"ListRotations Rotations.Rotation.NextAttemptTime": "a rotation that is under way goes on, see moving",
 	"ListRotations Rotations.Rotation.State":           "likewise",
 	"ListRotations Rotations.Rotation.Reason":          "likewise",
+	"ListRotations Rotations.Rotation.FailingSince":    "likewise",
 	"DescribeRotation Steps.Step.Event":                "an event has a token; rotation.Record reads the former text",
 	"DescribeRotation Paused":                          "the pause of all counts, which the old release did not show",
 	"ListRotations Rotations.Rotation.Paused":          "likewise",
@@ -109,7 +110,7 @@ var unread = map[string]string{
 // moving is the secret whose rotation goes on when the server starts, and what changes of it then.
 const moving = "root DescribeRotation SecretName db/single"
 
-var moved = []string{"State", "Attempt", "NextAttemptTime", "Steps", "Reason", "Advice", "RepairActions"}
+var moved = []string{"State", "Attempt", "NextAttemptTime", "FailingSince", "Steps", "Reason", "Advice", "RepairActions"}
 
 // TestStore verifies that this release opens a store of an older one, answers every read as that
 // one did, goes on writing, and that the audit trail verifies from its first record to its last.
