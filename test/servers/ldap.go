@@ -217,7 +217,7 @@ func (l *LDAP) serve(t testing.TB, bin, dir, config string) (plain, secure strin
 		cmd := exec.Command(bin, "-f", config, "-d", "0", "-h", "ldap://"+plain+"/ ldaps://"+secure+"/")
 		cmd.Dir = dir
 		var c *child
-		if c, err = startChild(cmd, func() error { return listening(plain) }); err == nil {
+		if c, err = startChild(cmd, func() error { return answersLDAP(plain) }); err == nil {
 			t.Cleanup(func() {
 				if err := c.stop(); err != nil {
 					t.Error(err)
@@ -228,6 +228,23 @@ func (l *LDAP) serve(t testing.TB, bin, dir, config string) (plain, secure strin
 	}
 	t.Fatal(err)
 	return "", ""
+}
+
+// answersLDAP reports an error until slapd answers a request: it listens before it does, and
+// another process may have taken its port. A refusal is an answer.
+func answersLDAP(addr string) error {
+	n, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	c := ldap.NewConn(n, false)
+	c.SetTimeout(time.Second)
+	c.Start()
+	defer c.Close()
+	if err := c.UnauthenticatedBind(""); ldap.IsErrorWithCode(err, ldap.ErrorNetwork) {
+		return err
+	}
+	return nil
 }
 
 // moduleDir is where slapd's modules are.
