@@ -233,8 +233,8 @@ type DescribeRotationResponse struct {
 	EarlierRetired   bool      `kms:"EarlierRetired,omitempty"`
 	EndTime          time.Time `kms:"EndTime,omitempty"`
 	NextAttemptTime  time.Time `kms:"NextAttemptTime,omitempty"`
-	// FailingSince is when a step of the rotation, or of the retirement after it, failed first; zero if
-	// none has, and for what is not in progress.
+	// FailingSince is when a step of the rotation, or of the retirement after it, failed first; zero
+	// if none has, and for what is not in progress.
 	FailingSince time.Time `kms:"FailingSince,omitempty"`
 	// AutomaticRotation, NextRotationDate and LastRotationDate are as in [DescribeSecretResponse].
 	AutomaticRotation string    `kms:"AutomaticRotation"`

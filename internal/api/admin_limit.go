@@ -25,69 +25,74 @@ const (
 
 // adminLimit keeps the calls and the engine of this node from locking the administrators of
 // targets: one that was rejected is left alone for a while, and then tried by one caller at a time.
-// It is no defence against a caller who names administrators: that one has further secrets.
+// Another version of its secret is tried at once, also by one caller. It is no defence against a
+// caller who names administrators: that one has further secrets.
 type adminLimit struct {
 	mu       sync.Mutex
-	rejected map[administrator]rejectedAdmin // guarded by mu
+	rejected map[fingerprint]rejectedAdmin // guarded by mu
 }
 
-// administrator identifies the account with which a target is opened, in one version of its secret:
-// see [Env.administratorOf].
-type administrator [sha256.Size]byte
+type fingerprint [sha256.Size]byte
 
-// openedAdmin is the administrator with which a call has opened a target.
-type openedAdmin struct {
-	administrator
-	target string // the ID of the target
+// administrator is the account with which a target is opened: see [Env.administratorOf].
+type administrator struct {
+	// version identifies it with the version of its secret, and account without.
+	version, account fingerprint
+	target           string // the ID of the target
 }
 
-// rejectedAdmin is an administrator that its target has rejected.
+// rejectedAdmin is an administrator that a target has rejected.
 type rejectedAdmin struct {
-	// at is when its last login failed.
-	at time.Time
+	// at is when its last login failed, and target where; zero and empty for a version that was not
+	// tried yet.
+	at     time.Time
+	target string
 	// by is the caller that may log in, since heldAt; nil for none.
 	by     any
 	heldAt time.Time
 }
 
 func newAdminLimit() *adminLimit {
-	return &adminLimit{rejected: map[administrator]rejectedAdmin{}}
+	return &adminLimit{rejected: map[fingerprint]rejectedAdmin{}}
 }
 
 // hold returns why by may not log in as an administrator now, and when to ask again; empty if it
 // may. by is a call, or the ARN of the secret that turns of the engine are for. An administrator
-// that was rejected is left alone for a [rotation.LoginWindow], and by probes for
-// [probeAdminAfter]. Then by holds it: no other caller may log in until it was rejected or
-// accepted, or by releases it. soon says that only another caller holds it.
+// that was rejected is left alone for a [rotation.LoginWindow], and by probes of the target that
+// has rejected it for [probeAdminAfter]. Then by holds it: no other caller may log in until it was
+// rejected or accepted, or by releases it. soon says that only another caller holds it.
 func (l *adminLimit) hold(
 	a administrator, by any, probes bool, now time.Time,
 ) (why string, from time.Time, soon bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seen, known := l.rejected[a]
-	switch {
-	case !known:
-		return "", now, false
-	case seen.at.After(now.Add(rotation.LoginWindow)): // the clock was set back
-		delete(l.rejected, a)
+	seen, known := l.rejected[a.version]
+	if !known {
+		if _, known = l.rejected[a.account]; !known {
+			return "", now, false
+		}
+	}
+	if seen.at.After(now.Add(rotation.LoginWindow)) { // the clock was set back
+		delete(l.rejected, a.version)
 		return "", now, false
 	}
-	from = seen.at.Add(rotation.LoginWindow)
-	if probes {
+	if from = seen.at.Add(rotation.LoginWindow); probes && seen.target == a.target {
 		from = seen.at.Add(probeAdminAfter)
 	}
 	// Callers read the clock before they are here, so heldAt may be a little later than now.
 	held := seen.by != nil && seen.by != by && now.Sub(seen.heldAt).Abs() < rotation.LoginWindow
 	switch {
+	case now.Before(from) && seen.target != a.target:
+		return "was registered with an administrator that another target at its addresses has just rejected", from, false
 	case now.Before(from) && probes:
 		return "has rejected a login as its administrator", from, false
 	case now.Before(from):
 		return "has rejected a login as its administrator a moment ago", from, false
 	case held:
-		return "has rejected a login as its administrator before, and another call tries one now", now.Add(heldPause), true
+		return "has rejected its administrator before, and another call is trying that one now", now.Add(heldPause), true
 	}
 	seen.by, seen.heldAt = by, now
-	l.rejected[a] = seen
+	l.putLocked(a.version, seen)
 	return "", now, false
 }
 
@@ -95,44 +100,52 @@ func (l *adminLimit) hold(
 func (l *adminLimit) release(a administrator, by any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if seen := l.rejected[a]; by != nil && seen.by == by {
+	if seen := l.rejected[a.version]; seen.by == by {
 		seen.by = nil
-		l.rejected[a] = seen
+		l.rejected[a.version] = seen
 	}
 }
 
 // failed notes a login of an administrator that the target has rejected, or, of one that was
-// rejected before, may have counted as a failed one. If there is no room, it forgets the one whose
-// last login is the longest ago.
+// rejected before, may have counted as a failed one.
 func (l *adminLimit) failed(a administrator, rejected bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, known := l.rejected[a]
-	switch {
-	case !known && !rejected:
-		return
-	case !known && len(l.rejected) >= maxRejectedAdmins:
+	if _, known := l.rejected[a.version]; known || rejected {
+		l.putLocked(a.version, rejectedAdmin{at: now, target: a.target})
+		l.putLocked(a.account, rejectedAdmin{at: now, target: a.target})
+	}
+}
+
+// putLocked stores an entry. If there is no room, it forgets the one whose last login is the
+// longest ago.
+func (l *adminLimit) putLocked(key fingerprint, seen rejectedAdmin) {
+	if _, known := l.rejected[key]; !known && len(l.rejected) >= maxRejectedAdmins {
 		l.forgetOldestLocked()
 	}
-	l.rejected[a] = rejectedAdmin{at: now}
+	l.rejected[key] = seen
 }
 
 func (l *adminLimit) forgetOldestLocked() {
-	var oldest administrator
+	var oldest fingerprint
 	var at time.Time
-	for a, seen := range l.rejected {
-		if at.IsZero() || seen.at.Before(at) {
-			oldest, at = a, seen.at
+	found := false
+	for key, seen := range l.rejected {
+		if !found || seen.at.Before(at) {
+			oldest, at, found = key, seen.at, true
 		}
 	}
 	delete(l.rejected, oldest)
 }
 
-// accepted forgets that an administrator was rejected.
-func (l *adminLimit) accepted(a administrator) {
+// accepted forgets that an administrator was rejected, and reports whether it was.
+func (l *adminLimit) accepted(a administrator) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.rejected, a)
+	_, known := l.rejected[a.account]
+	delete(l.rejected, a.version)
+	delete(l.rejected, a.account)
+	return known
 }
 
 // AdminWaitError says that the target has rejected its administrator, who is not tried before From.
@@ -153,8 +166,9 @@ func (e *AdminWaitError) Unwrap() error { return e.err }
 // another setting causes another try, and a new version is tried at once.
 func (e *Env) administratorOf(t store.Target, account, version string) administrator {
 	addresses := slices.Sorted(slices.Values(e.Kinds[t.Kind].AddressesOf(t.Config)))
-	parts := append([]string{t.Account, t.Kind, account, t.AdminSecret, version}, addresses...)
-	return sha256.Sum256(fmt.Appendf(nil, "%q", parts))
+	parts := append([]string{t.Account, t.Kind, account, t.AdminSecret}, addresses...)
+	of := func(parts []string) fingerprint { return sha256.Sum256(fmt.Appendf(nil, "%q", parts)) }
+	return administrator{version: of(append(parts, version)), account: of(parts), target: t.ID}
 }
 
 // adminMayLogIn refuses to log in as an administrator that the target has rejected, with an
@@ -167,12 +181,13 @@ func (c *Call) adminMayLogIn(t store.Target, account, version string) error {
 	probes := c.op == nil && c.Action == purposeProbe
 	why, from, soon := c.gate.admins.hold(a, c.asAdminBy(), probes, c.Now())
 	if why == "" {
-		c.admins = append(c.admins, openedAdmin{a, t.ID})
+		c.admins = append(c.admins, a)
 		return nil
 	}
-	return &AdminWaitError{From: from, Soon: soon, err: fault.New(fault.Throttled, "Target %q %s; the next one may be "+
-		"made at %s, so that no account is locked. A new version of the administrator's secret is tried at once; keyturn "+
-		"target show %s names that secret.", t.Name, fault.Text(why), wholeSecond(from), t.Name)}
+	return &AdminWaitError{From: from, Soon: soon, err: fault.New(fault.Throttled, "Target %q %s; the next login may be "+
+		"made at %s, so that the account is not locked. If the administrator's password has changed, store it with keyturn "+
+		"secret put SECRET (keyturn target show %s names the secret): a new version is tried at once.",
+		t.Name, fault.Text(why), wholeSecond(from), t.Name)}
 }
 
 // asAdminBy returns who logs in as an administrator: a call, or all turns of the engine for a
@@ -187,7 +202,7 @@ func (c *Call) asAdminBy() any {
 // releaseAdmins lets other callers try the administrators with which the call has opened targets.
 func (c *Call) releaseAdmins() {
 	for _, a := range c.admins {
-		c.gate.admins.release(a.administrator, c.asAdminBy())
+		c.gate.admins.release(a, c.asAdminBy())
 	}
 }
 
@@ -198,16 +213,17 @@ func (c *Call) adminAnswered(t store.Target, err error) {
 	}
 	for _, a := range c.admins {
 		if a.target == t.ID {
-			c.gate.admins.failed(a.administrator, target.IsAdminRejected(err), c.Now())
+			c.gate.admins.failed(a, target.IsAdminRejected(err), c.Now())
 		}
 	}
 }
 
-// adminAccepted notes that a target has let its administrator in.
+// adminAccepted notes that a target has let its administrator in. If it was rejected before, what
+// waits for it is tried again now.
 func (c *Call) adminAccepted(t store.Target) {
 	for _, a := range c.admins {
-		if a.target == t.ID {
-			c.gate.admins.accepted(a.administrator)
+		if a.target == t.ID && c.gate.admins.accepted(a) {
+			c.gate.targetChanged(t.Account, t.Name)
 		}
 	}
 }

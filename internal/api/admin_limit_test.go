@@ -12,7 +12,9 @@ import (
 func TestOneCallerTriesARejectedAdministrator(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
-	a, other := administrator{1}, administrator{2}
+	const here = "t1"
+	a := administrator{fingerprint{1}, fingerprint{10}, here}
+	other := administrator{fingerprint{2}, fingerprint{20}, here}
 	l := newAdminLimit()
 	may := func(what, by string, after time.Duration, want bool) {
 		t.Helper()
@@ -44,8 +46,25 @@ func TestOneCallerTriesARejectedAdministrator(t *testing.T) {
 	may("a probe after an hour", "probe", 2*window+probeAdminAfter, true)
 	may("the clock was set back", "y", -time.Hour, true)
 	l.failed(a, true, begin)
-	l.accepted(a)
+	if !l.accepted(a) || l.accepted(a) {
+		t.Error("accepted: it does not report once that the administrator was rejected before")
+	}
 	may("accepted", "y", 0, true)
+
+	l.failed(a, true, begin)
+	a.target = "t2"
+	may("at another target in the window", "x", window-1, false)
+	may("a probe of another target", "probe", window, true)
+	l.release(a, "probe")
+	a.version = fingerprint{3}
+	may("with a new version", "x", 0, true)
+	may("with a new version that another tries", "y", 0, false)
+	l.failed(a, true, begin)
+	may("with a new version that was rejected", "y", window-1, false)
+	l.accepted(a)
+	a.version = fingerprint{4}
+	may("with another version", "x", 0, true)
+	may("with another version that was not rejected", "y", 0, true)
 }
 
 // TestRejectedAdministratorsAreBounded verifies that the administrators which were rejected last
@@ -54,15 +73,17 @@ func TestRejectedAdministratorsAreBounded(t *testing.T) {
 	t.Parallel()
 	begin := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	l := newAdminLimit()
-	key := func(n int) administrator { return administrator{byte(n), byte(n >> 8)} }
+	key := func(n int) fingerprint { return fingerprint{byte(n), byte(n >> 8)} }
+	// Each is remembered twice, with its version and without.
+	admin := func(n int) administrator { return administrator{version: key(n), account: fingerprint{0xff, 0xff}} }
 	const more = 10
 	for n := range maxRejectedAdmins + more {
-		l.failed(key(n), true, begin.Add(time.Duration(n)*time.Microsecond))
+		l.failed(admin(n), true, begin.Add(time.Duration(n)*time.Microsecond))
 	}
 	if len(l.rejected) != maxRejectedAdmins {
 		t.Errorf("%d are remembered, want %d", len(l.rejected), maxRejectedAdmins)
 	}
-	for n, want := range map[int]bool{0: false, more - 1: false, more: true, maxRejectedAdmins + more - 1: true} {
+	for n, want := range map[int]bool{0: false, more: false, more + 1: true, maxRejectedAdmins + more - 1: true} {
 		if _, ok := l.rejected[key(n)]; ok != want {
 			t.Errorf("number %d is remembered: %t, want %t", n, ok, want)
 		}

@@ -80,13 +80,13 @@ type Call struct {
 	gate          *Gate
 	details       audit.Details // for the audit trail
 	op            *endpoint
-	unverified    bool          // the request has no verified caller: its content is a claim
-	table         []*endpoint   // every operation
-	resource      resource      // the first one, for the audit trail
-	judgedChanges []judgement   // accounts that the caller's rights were judged for
-	admins        []openedAdmin // those that the call may log in as
-	identity      *identity     // the policies of the caller; nil until they are loaded
-	passed        []string      // the secrets among the resources that the policies allow
+	unverified    bool            // the request has no verified caller: its content is a claim
+	table         []*endpoint     // every operation
+	resource      resource        // the first one, for the audit trail
+	judgedChanges []judgement     // accounts that the caller's rights were judged for
+	admins        []administrator // those that the call may log in as
+	identity      *identity       // the policies of the caller; nil until they are loaded
+	passed        []string        // the secrets among the resources that the policies allow
 	detail        struct{ version, stage string }
 	began         time.Time       // At, as it was when the call came
 	gone          <-chan struct{} // closed when the caller has hung up

@@ -101,7 +101,7 @@ func (e *Engine) Note(
 // store stores a step and all that follows from it in one transaction. It returns the stored
 // record, or the record of t with an error.
 func (e *Engine) store(ctx context.Context, c *Call, t *Turn, st step) (rotation.Record, error) {
-	stored := t.Record
+	stored, another := t.Record, false
 	err := e.do(ctx, func(tx *store.Tx) error {
 		old, ok, err := tx.Rotation(t.Secret.Account, t.Secret.Name)
 		if err != nil {
@@ -119,12 +119,15 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, st step) (rotation
 			return err
 		}
 		r.Fence = e.token
-		err = c.putStep(tx, s, old, &r, st)
+		another, err = c.putStep(tx, s, old, &r, st)
 		stored = r
 		return err
 	})
 	if err != nil {
 		return t.Record, err
+	}
+	if another {
+		e.gate.currentChanged(ctx, t.Secret.Account, t.Secret.Name)
 	}
 	return stored, nil
 }
@@ -137,29 +140,32 @@ func withReads(s secret.Secret, r rotation.Record) secret.Secret {
 }
 
 // putStep stores the record after a step, the notice of it, and its consequences for the secret.
-func (c *Call) putStep(tx *store.Tx, s secret.Secret, old rotation.Record, r *rotation.Record, st step) error {
+// another reports whether the secret has another current version now.
+func (c *Call) putStep(
+	tx *store.Tx, s secret.Secret, old rotation.Record, r *rotation.Record, st step,
+) (another bool, err error) {
 	if err := c.announce(tx, old, *r, st.event.Kind); err != nil {
-		return err
+		return false, err
 	}
-	before := s.Rotation
+	former := s
 	s, values, relabelled, err := c.relabel(tx, s, old, r, st)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s = withReads(s, *r)
 	if rotation.PlansAgain(old, *r, st.event.Kind) {
 		if err := c.dueAgain(&s, r); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if r.State == rotation.InGrace && old.State != rotation.InGrace {
 		*r = r.Bounded(r.Due, c.At)
 	}
 	err = tx.PutRotation(r)
-	if err != nil || !relabelled && s.Rotation == before {
-		return err
+	if err != nil || !relabelled && s.Rotation == former.Rotation {
+		return false, err
 	}
-	return tx.PutSecret(s, values)
+	return isAnother(former, s), tx.PutSecret(s, values)
 }
 
 // relabel moves the labels of a secret as a step demands. values has the value of a new candidate.

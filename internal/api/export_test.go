@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+
 	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/operation"
 	"github.com/keyturn/keyturn/sign"
@@ -28,3 +30,6 @@ func (k *Consumers) Waiting() int {
 	defer k.mu.Unlock()
 	return k.soon.count + k.later.count + k.left.count
 }
+
+// Hurry is one pass of [Gate.RunHurries].
+func (g *Gate) Hurry(ctx context.Context) { g.hurry(ctx) }

@@ -37,6 +37,7 @@ type Gate struct {
 	endpoints map[*operation.Op]*endpoint
 	logins    *loginWindows
 	admins    *adminLimit
+	hurries   *hurries
 
 	// strangers counts the calls of unverified callers by source, keys the calls of verified callers
 	// by access key.
@@ -61,6 +62,7 @@ func NewGate(env *Env, recorder Recorder) *Gate {
 		endpoints: byOperation(served),
 		logins:    newLoginWindows(),
 		admins:    newAdminLimit(),
+		hurries:   newHurries(),
 		strangers: newTallies(strangerRecords, strangerRecordsAtOnce, all),
 		keys:      newTallies(keyRecords, keyRecordsAtOnce, nil),
 	}

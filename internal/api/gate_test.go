@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,15 @@ func (r *recorder) refusing(p audit.Phase) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refuse, r.records, r.durable = p, nil, nil
+}
+
+// has reports whether the trail has an operation on a secret.
+func (r *recorder) has(operation, name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.records, func(rec audit.Record) bool {
+		return rec.Operation == operation && strings.HasSuffix(rec.Resource, "/"+name)
+	})
 }
 
 type world struct {

@@ -1,68 +1,148 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
 
+	"github.com/keyturn/keyturn/internal/audit"
 	"github.com/keyturn/keyturn/internal/rotation"
+	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
 )
 
-// hurry has the engine go on now with the rotations at these targets that wait before they try
-// again what has failed, because that may be fixed now. Each goes on at most once a minute, see
-// [rotation.Record.CanHurry]. The call has done its work before, so an error is not an error of the
-// call: what was not hurried goes on at its own time.
-func (c *Call) hurry(ctx context.Context, targets ...string) {
-	if len(targets) == 0 {
+const (
+	hurryTick = time.Second
+	// hurryPause is the least time between two retries of what waits at a target: a caller who
+	// changes the target without end causes no more of them.
+	hurryPause = 15 * time.Second
+	hurryLimit = 30 * time.Second // of one pass
+)
+
+// place names a target.
+type place struct{ account, target string }
+
+// hurries are the targets at which what has failed may be fixed now. The rotations that wait there
+// before they try again are tried again, after the call that has changed something: a call does not
+// wait for them, and their number does not make it slow. A crash forgets them: they go on at their
+// own time.
+type hurries struct {
+	mu      sync.Mutex
+	changed map[place]bool      // guarded by mu
+	last    map[place]time.Time // guarded by mu; entries older than hurryPause are dropped
+}
+
+func newHurries() *hurries { return &hurries{changed: map[place]bool{}, last: map[place]time.Time{}} }
+
+func (h *hurries) add(p place) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.changed[p] = true
+}
+
+// take returns the places whose turn it is.
+func (h *hurries) take(now time.Time) map[place]bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.DeleteFunc(h.last, func(_ place, at time.Time) bool { return now.Sub(at).Abs() >= hurryPause })
+	taken := map[place]bool{}
+	for p := range h.changed {
+		if _, recent := h.last[p]; !recent {
+			taken[p], h.last[p] = true, now
+			delete(h.changed, p)
+		}
+	}
+	return taken
+}
+
+// RunHurries has rotations tried again where something was fixed, until ctx ends.
+func (g *Gate) RunHurries(ctx context.Context) {
+	every(ctx, hurryTick, func() { g.hurry(ctx) }, g.hurry)
+}
+
+// hurry makes the engine retry now what has failed at the targets that have changed. Each rotation
+// is retried at most once a minute, see [rotation.Record.CanHurry].
+func (g *Gate) hurry(ctx context.Context) {
+	at := g.hurries.take(g.env.Now())
+	if len(at) == 0 {
 		return
 	}
-	at := map[string]bool{}
-	for _, name := range targets {
-		at[name] = true
+	ctx, cancel := context.WithTimeout(ctx, hurryLimit)
+	defer cancel()
+	waiting := map[string][]string{} // names of secrets by account
+	var failures []error
+	for _, account := range slices.Compact(slices.Sorted(accountsOf(at))) {
+		err := store.Snapshot(ctx, g.env.DB).Rotations(account, "", "", func(r rotation.Record) bool {
+			if at[place{account, r.Target}] && r.CanHurry() {
+				waiting[account] = append(waiting[account], r.Secret)
+			}
+			return true
+		})
+		failures = append(failures, err, eachRecord(waiting[account], func(name string) error {
+			return g.hurryOne(ctx, account, name)
+		}))
 	}
-	var waiting []string
-	err := store.Snapshot(ctx, c.DB).Rotations(c.Account(), "", "", func(r rotation.Record) bool {
-		if at[r.Target] && r.CanHurry() {
-			waiting = append(waiting, r.Secret)
-		}
-		return true
-	})
-	if err == nil {
-		err = eachRecord(waiting, func(name string) error { return c.hurryOne(ctx, name) })
-	}
-	if err != nil && c.Log != nil {
-		c.Log.Info("rotations that wait for another try go on at their own time", "targets", targets, "err", err)
+	if err := errors.Join(failures...); err != nil && g.env.Log != nil {
+		g.env.Log.Info("rotations that wait for another try go on at their own time", "err", err)
 	}
 }
 
-func (c *Call) hurryOne(ctx context.Context, name string) error {
-	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
-		r, ok, err := tx.Rotation(c.Account(), name)
+func accountsOf(places map[place]bool) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for p := range places {
+			if !yield(p.account) {
+				return
+			}
+		}
+	}
+}
+
+func (g *Gate) hurryOne(ctx context.Context, account, name string) error {
+	c := g.systemCall(engineName, rotation.Hurried.Operation(), account, name)
+	sooner := false
+	err := store.Do(ctx, g.env.DB, func(tx *store.Tx) error {
+		r, ok, err := tx.Rotation(account, name)
 		if err != nil || !ok || !r.CanHurry() {
 			return err
 		}
-		next, err := rotation.Next(r, rotation.Event{Kind: rotation.Probed}, c.At)
-		if err != nil {
+		next, err := rotation.Next(r, rotation.Event{Kind: rotation.Hurried}, c.At)
+		if sooner = err == nil && next.NextAt.Before(r.NextAt); !sooner {
 			return err
 		}
 		return tx.PutRotation(&next)
 	})
+	if !sooner {
+		return err
+	}
+	return cmp.Or(g.record(ctx, c, audit.Call, outcome(err), false), err)
 }
 
-// hurryAdministered is hurry for the targets whose administrator is in a secret that has another
-// current version now.
-func (c *Call) hurryAdministered(ctx context.Context, name string) {
-	tx := store.Snapshot(ctx, c.DB)
-	if used, err := tx.GuardUse(c.Account(), name); err != nil || !used {
+// targetChanged has what failed at a target tried again, because it may be fixed.
+func (g *Gate) targetChanged(account, name string) { g.hurries.add(place{account, name}) }
+
+// currentChanged is targetChanged for the targets whose administrator is in a secret that has
+// another current version now.
+func (g *Gate) currentChanged(ctx context.Context, account, name string) {
+	tx := store.Snapshot(ctx, g.env.DB)
+	if used, err := tx.GuardUse(account, name); err != nil || !used { // so that most calls scan no targets
 		return
 	}
-	var list []string
-	err := tx.Targets(c.Account(), "", func(t store.Target) bool {
+	err := tx.Targets(account, "", func(t store.Target) bool {
 		if t.AdminSecret == name {
-			list = append(list, t.Name)
+			g.targetChanged(account, t.Name)
 		}
 		return true
 	})
-	if err == nil {
-		c.hurry(ctx, list...)
+	if err != nil && g.env.Log != nil {
+		g.env.Log.Info("rotations that wait for an administrator go on at their own time", "secret", name, "err", err)
 	}
+}
+
+// isAnother reports whether a secret has another current version than before.
+func isAnother(before, after secret.Secret) bool {
+	return before.Stages[secret.Current] != after.Stages[secret.Current]
 }

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -9,57 +10,122 @@ import (
 	"github.com/keyturn/keyturn/kms"
 )
 
-// TestMendedTargetIsTriedAtOnce verifies that a change of a target, or of its administrator, has
-// the rotations there tried again which wait after a failure, and no others.
-func TestMendedTargetIsTriedAtOnce(t *testing.T) {
+const elsewhere = `{"address":"moved.example.test"}`
+
+// waits puts a rotation into a state in which it waits for five minutes.
+func (w *world) waits(t *testing.T, name string, failures int, last time.Time, admin bool) {
+	t.Helper()
+	w.inState(t, name, rotation.Prepared)
+	w.put(t, name, func(_ *secret.Secret, r *rotation.Record) {
+		r.Failures, r.AdminWait, r.NextAt = failures, admin, w.now.Add(5*time.Minute)
+		r.Steps = []rotation.Entry{{At: last, State: rotation.Prepared}}
+	})
+}
+
+// TestFixedTargetIsTriedAtOnce verifies which calls have tried again at once what has failed at a
+// target: those that change it, its administrator, or the current version of the administrator's
+// secret.
+func TestFixedTargetIsTriedAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		call  string
 		with  []string
 		tried bool
 	}{
-		{"UpdateTarget", []string{"TargetName", "pg", "Config", toMemory}, true},
-		{"UpdateTarget", []string{"TargetName", "pg", "AdminSecretName", "pg-admin"}, true},
+		{"UpdateTarget", []string{"TargetName", "pg", "Config", elsewhere}, true},
+		{"UpdateTarget", []string{"TargetName", "pg", "Config", toMemory}, false},
+		{"UpdateTarget", []string{"TargetName", "pg", "AdminSecretName", "other-admin"}, true},
+		{"UpdateTarget", []string{"TargetName", "pg", "AdminSecretName", "pg-admin"}, false},
 		{"UpdateTarget", []string{"TargetName", "pg", "Description", "another"}, false},
-		{"UpdateTarget", []string{"TargetName", "other", "Config", toMemory}, false},
+		{"UpdateTarget", []string{"TargetName", "other", "Config", elsewhere}, false},
 		{"PutSecretValue", []string{"SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v2"}, true},
+		{"PutSecretValue", []string{"SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v2",
+			"VersionStages", `["next"]`}, false},
 		{"PutSecretValue", []string{"SecretName", "bare", "SecretData", "x", "VersionId", "v2"}, false},
-		{"UpdateSecretVersionStage", []string{"SecretName", "pg-admin", "VersionStage", "ACSCurrent", "RemoveFromVersion",
-			"v1", "MoveToVersion", "v0"}, true},
+		{"UpdateSecretVersionStage", []string{"SecretName", "pg-admin", "VersionStage", "ACSCurrent",
+			"RemoveFromVersion", "v1", "MoveToVersion", "v0"}, true},
+		{"UpdateSecretVersionStage", []string{"SecretName", "pg-admin", "VersionStage", "ACSCurrent",
+			"MoveToVersion", "v1"}, false},
+		{"UpdateSecretVersionStage", []string{"SecretName", "pg-admin", "VersionStage", "older",
+			"RemoveFromVersion", "v0", "MoveToVersion", "v1"}, false},
+		{"TestTarget", []string{"TargetName", "pg", "SecretName", "db"}, false},
 		{"RepairRotation", []string{"SecretName", "db", "RepairAction", kms.RepairProbe}, true},
+		{"RepairRotation", []string{"SecretName", "gen", "RepairAction", kms.RepairAdopt, "VersionId", "v5",
+			"SecretData", `{"username":"gen","password":"p"}`}, true},
 	} {
 		w, _ := rotating(t)
+		w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
 		w.must(t, "RegisterTarget", "TargetName", "other", "Kind", "memory", "Config", toMemory, "AdminSecretName",
 			"pg-admin")
+		w.must(t, "CreateSecret", "SecretName", "other-admin", "SecretData", adminValue, "VersionId", "v1")
 		w.must(t, "PutSecretValue", "SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v0", "VersionStages",
 			`["older"]`)
-		later := w.now.Add(5 * time.Minute)
-		waiting := func(failures int, last time.Time) func(*secret.Secret, *rotation.Record) {
-			return func(_ *secret.Secret, r *rotation.Record) {
-				r.Failures, r.NextAt, r.Steps = failures, later, []rotation.Entry{{At: last, State: rotation.Prepared}}
-			}
-		}
-		for name, change := range map[string]func(*secret.Secret, *rotation.Record){
-			"db":     waiting(3, w.now.Add(-time.Hour)),
-			"double": waiting(0, w.now.Add(-time.Hour)),
-		} {
-			w.inState(t, name, rotation.Prepared)
-			w.put(t, name, change)
+		w.must(t, "RegisterTarget", "TargetName", "with-gen", "Kind", "memory", "Config", toMemory, "AdminSecretName", "gen")
+		w.gate.Hurry(t.Context())
+		w.now = w.now.Add(time.Minute)
+		w.inState(t, "gen", rotation.Quarantined)
+		w.waits(t, "db", 3, w.now.Add(-time.Hour), false)
+		if tt.with[1] == "gen" {
+			w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Target = "with-gen" })
 		}
 		w.must(t, tt.call, tt.with...)
-		if at := w.record(t, "db").NextAt; at.Equal(w.now) != tt.tried || at.Equal(later) == tt.tried {
-			t.Errorf("%s %v: what has failed is tried in %s", tt.call, tt.with, at.Sub(w.now))
+		w.gate.Hurry(t.Context())
+		if at := w.record(t, "db").NextAt.Sub(w.now); at != 0 && tt.tried || at != 5*time.Minute && !tt.tried {
+			t.Errorf("%s %v: what has failed is tried in %s", tt.call, tt.with, at)
 		}
-		if at := w.record(t, "double").NextAt; !at.Equal(later) {
-			t.Errorf("%s %v: what has not failed is tried in %s", tt.call, tt.with, at.Sub(w.now))
+	}
+}
+
+// TestWhatIsTriedAtOnce verifies which rotations are tried again where a target was fixed, how
+// often, and that the trail says so of each. A step that is under way keeps its result: its record
+// is not written.
+func TestWhatIsTriedAtOnce(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	ago := func(d time.Duration) time.Time { return w.now.Add(-d) }
+	fixed := func(what, config string, at time.Duration, stored bool) {
+		t.Helper()
+		before := w.record(t, "db")
+		w.must(t, "UpdateTarget", "TargetName", "pg", "Config", config)
+		w.gate.Hurry(t.Context())
+		after := w.record(t, "db")
+		if got := after.NextAt.Sub(w.now); got != at || (after.Seq != before.Seq) != stored {
+			t.Errorf("%s is tried in %s, want %s; stored: %t", what, got, at, after.Seq != before.Seq)
 		}
-		w.put(t, "db", waiting(3, w.now.Add(-time.Second)))
-		if tt.tried && (tt.call == "UpdateTarget" || tt.call == "RepairRotation") { // which can be repeated as they are
-			w.must(t, tt.call, tt.with...)
-			if at := w.record(t, "db").NextAt; !at.Equal(w.now.Add(time.Minute - time.Second)) {
-				t.Errorf("%s %v: what has failed a second ago is tried in %s", tt.call, tt.with, at.Sub(w.now))
-			}
+		if said := w.describe(t, "db").Steps; stored && said[len(said)-1].Event != string(rotation.Hurried) {
+			t.Errorf("%s: the last step is %v", what, said[len(said)-1])
 		}
+		if got := w.trail.has("RotationTargetChanged", "db"); got != stored {
+			t.Errorf("%s: recorded: %t", what, got)
+		}
+		w.trail.refusing("") // forgets the records
+		w.now = w.now.Add(20 * time.Second)
+	}
+	w.trail.refusing("")
+	w.waits(t, "db", 0, ago(time.Hour), false)
+	fixed("what has not failed", elsewhere, 5*time.Minute, false)
+	w.waits(t, "db", 3, ago(time.Second), false)
+	fixed("what has failed a second ago", toMemory, time.Minute-time.Second, true)
+	w.waits(t, "db", 0, ago(time.Second), true)
+	fixed("what waits for the administrator", elsewhere, 0, true)
+	w.waits(t, "db", 3, ago(time.Hour), false)
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", toMemory)
+	w.gate.Hurry(t.Context())
+	w.waits(t, "db", 3, ago(time.Hour), false)
+	w.trail.refusing("")
+	fixed("what was fixed a moment before", elsewhere, 5*time.Minute, false)
+	w.gate.Hurry(t.Context())
+	if at := w.record(t, "db").NextAt; !at.Equal(w.now) {
+		t.Errorf("what was fixed twice is tried in %s after a pause", at.Sub(w.now))
+	}
+	w.now = w.now.Add(20 * time.Second)
+	w.trail.refusing("")
+	w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.NextAt = w.now })
+	fixed("a step that is under way", toMemory, 0, false)
+	before := w.record(t, "db").Seq
+	w.must(t, "RepairRotation", "SecretName", "db", "RepairAction", kms.RepairProbe)
+	if w.record(t, "db").Seq != before {
+		t.Error("rotation retry takes the result of a step that is under way")
 	}
 }
 
@@ -73,7 +139,7 @@ func TestListNamesRepairs(t *testing.T) {
 	for _, row := range w.must(t, "ListRotations").(*kms.ListRotationsResponse).Rotations {
 		d := w.describe(t, row.SecretName)
 		if row.InProgress != d.InProgress || len(row.RepairActions) == 0 ||
-			len(row.RepairActions) != len(d.RepairActions) {
+			!slices.Equal(row.RepairActions, d.RepairActions) {
 			t.Errorf("%s: in progress %t, repairs %v, want %t, %v", row.SecretName, row.InProgress, row.RepairActions,
 				d.InProgress, d.RepairActions)
 		}

@@ -96,7 +96,7 @@ func TestConfigureWithARejectedAdministrator(t *testing.T) {
 	_, _ = w.call(t, rootPrincipal, "CheckRotation", "SecretName", "db")
 	out := w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg").(*kms.DescribeRotationResponse)
 	if len(out.CheckFindings) != 1 || out.CheckFindings[0].Code != "check-denied" ||
-		!strings.Contains(out.CheckFindings[0].Text, "A new version of the administrator's secret is tried at once") {
+		!strings.Contains(out.CheckFindings[0].Text, "a new version is tried at once") {
 		t.Errorf("the findings are %+v", out.CheckFindings)
 	}
 	if out.TargetName != "pg" || m.checked() != 1 {
@@ -225,6 +225,28 @@ func TestLoginOfATestRejectsNoAdministrator(t *testing.T) {
 	w.must(t, "EmergencyRotation", "SecretName", "db", "VersionId", "e1")
 	if n := m.checked(); n != 2 {
 		t.Errorf("the target was asked %d times, want 2", n)
+	}
+}
+
+// TestTestsHoldNoAdministrator verifies that a test which logs in as an application keeps no
+// other caller from a rejected administrator.
+func TestTestsHoldNoAdministrator(t *testing.T) {
+	t.Parallel()
+	for _, with := range [][]string{nil, {"SecretName", "db"}} {
+		w, m := rotating(t)
+		m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+		w.check(t, "db")
+		m.refuses(nil)
+		w.now = w.now.Add(rotation.LoginWindow)
+		asked := 0
+		m.inLogin(func() {
+			w.must(t, "CheckRotation", "SecretName", "double")
+			asked = m.checked()
+		})
+		w.must(t, "TestTarget", append([]string{"TargetName", "pg"}, with...)...)
+		if asked != 2 {
+			t.Errorf("TestTarget %v: a check meanwhile has asked the target %d times, want 2", with, asked)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ type memory struct {
 	findings  []target.Finding           // guarded by mu; what it says of an account
 	asked     target.CheckRequest        // guarded by mu; what it was asked last
 	during    func()                     // guarded by mu; runs during each check of an account
+	verifying func()                     // called during the next login; guarded by mu
 	refusal   error                      // guarded by mu; of a question about an account
 	checks    int                        // guarded by mu
 	// inspections are the refused questions about the target's own state; guarded by mu
@@ -122,6 +123,13 @@ func (m *memory) Retire(_ context.Context, c target.Change) error {
 
 func (m *memory) Verify(_ context.Context, c target.Credential) error {
 	m.mu.Lock()
+	during := m.verifying
+	m.verifying = nil
+	m.mu.Unlock()
+	if during != nil {
+		during()
+	}
+	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tried[c.Account]++
 	switch p, ok := m.passwords[c.Account]; {
@@ -163,6 +171,13 @@ func (m *memory) meanwhile(during func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.during = during
+}
+
+// inLogin sets what happens during the next login.
+func (m *memory) inLogin(during func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.verifying = during
 }
 
 // refuses sets the error of each question about an account.

@@ -892,7 +892,8 @@ func TestCheckNamesTheQuarantine(t *testing.T) {
 	out := w.check(t, "db")
 	want := "Quarantined since " + since.UTC().Format(time.RFC3339) + ": The target does not accept the credential in " +
 		"use: password authentication failed. No login with it has succeeded yet: it was stored with a mistake, or " +
-		"changed outside of Keyturn."
+		"changed outside of Keyturn. If its account was closed there, for example because it has expired, keyturn rotation " +
+		"check db says so."
 	if f := out.Findings[0]; f.Code != kms.FindingQuarantined || f.Text != want ||
 		f.Fix != "keyturn rotation repair db explains what can be done." || out.Verdict != kms.VerdictImpossible {
 		t.Errorf("%s: %+v\nwant %s", out.Verdict, f, want)

@@ -217,7 +217,7 @@ func (c *Call) notLeaked(tx *store.Tx, s secret.Secret, r rotation.Record, a ado
 
 // adopted stores an adoption, unless the current version has changed during the login.
 func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s secret.Secret, a adoption) error {
-	return store.Do(ctx, c.DB, func(tx *store.Tx) error {
+	err := store.Do(ctx, c.DB, func(tx *store.Tx) error {
 		s, r, err := c.quarantined(tx, s.Name)
 		if err != nil {
 			return err
@@ -260,4 +260,8 @@ func (c *Call) adopted(ctx context.Context, in *kms.RepairRotationRequest, s sec
 		}
 		return tx.PutSecret(s, map[string][]byte{v.ID: box})
 	})
+	if err == nil {
+		c.gate.currentChanged(ctx, c.Account(), s.Name)
+	}
+	return err
 }

@@ -55,7 +55,11 @@ func (c *Call) request(
 		if err != nil {
 			return nil, err
 		}
-		return &kms.SecretNameResponse{SecretName: s.Name}, tx.PutRotation(&next)
+		out := &kms.SecretNameResponse{SecretName: s.Name}
+		if kind == rotation.Probed && r.CanHurry() && !next.NextAt.Before(r.NextAt) {
+			return out, nil // a write would take the result of a step that is under way
+		}
+		return out, tx.PutRotation(&next)
 	})
 }
 
@@ -89,7 +93,8 @@ func cancelRotation(ctx context.Context, c *Call, in *kms.SecretNameRequest) (*k
 			return fault.New(fault.InUse, "The rotation of secret %q is in state %s and cannot be cancelled: %s",
 				s.Name, before.State, before.State.InsteadOfCancel(s.Name))
 		}
-		return c.putStep(tx, s, before, &r, step{event: event})
+		_, err = c.putStep(tx, s, before, &r, step{event: event})
+		return err
 	})
 	if err != nil {
 		return nil, err

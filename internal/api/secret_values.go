@@ -101,7 +101,7 @@ func putSecretValue(ctx context.Context, c *Call, in *kms.PutSecretValueRequest)
 		return out, tx.PutSecret(s, map[string][]byte{v.ID: box})
 	})
 	if err == nil && replaces {
-		c.hurryAdministered(ctx, out.SecretName)
+		c.gate.currentChanged(ctx, c.Account(), out.SecretName)
 	}
 	return out, err
 }
@@ -197,11 +197,14 @@ func updateSecretVersionStage(
 	if err := secret.CheckMove(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion); err != nil {
 		return nil, err
 	}
+	moved := false
 	out, err := c.alter(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
-		return s.MoveStage(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion, c.At)
+		after, err := s.MoveStage(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion, c.At)
+		moved = isAnother(s, after)
+		return after, err
 	})
-	if err == nil && secret.Stage(in.VersionStage) == secret.Current {
-		c.hurryAdministered(ctx, out.SecretName)
+	if err == nil && moved {
+		c.gate.currentChanged(ctx, c.Account(), out.SecretName)
 	}
 	return out, err
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -198,11 +199,13 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 	if err != nil {
 		return nil, err
 	}
+	changed := false
 	out, err := store.Update(ctx, c.DB, func(tx *store.Tx) (*kms.TargetNameResponse, error) {
 		t, err := c.existingTarget(tx, in.TargetName)
 		if err != nil {
 			return nil, err
 		}
+		former := t
 		if err := c.checkUnchanged(tx, t, before, judged, in.Config != ""); err != nil {
 			return nil, err
 		}
@@ -225,10 +228,11 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 			}
 		}
 		t.UpdatedAt = c.At
+		changed = t.AdminSecret != former.AdminSecret || !bytes.Equal(t.Config, former.Config)
 		return c.targetNamed(t.Name), tx.PutTarget(t)
 	})
-	if err == nil && (in.Config != "" || in.AdminSecretName != "") {
-		c.hurry(ctx, out.TargetName)
+	if err == nil && changed {
+		c.gate.targetChanged(c.Account(), out.TargetName)
 	}
 	return out, err
 }

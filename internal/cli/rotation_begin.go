@@ -56,12 +56,12 @@ func (c *rotationRotate) Run(e *env) error {
 	case alone:
 		return c.rotate(e, name)
 	case c.ID != "":
-		return coded{exitUsage, "--version-id is for one secret"}
+		return coded{exitUsage, "--version-id is for one secret, without --dry-run"}
 	}
 	return c.run(e, action{
 		what:     "rotated",
 		skip:     cannotRotate,
-		question: "Replace the credentials of these %d secrets?",
+		question: "Replace the credentials of %s?",
 		do:       c.rotate,
 	}, c.Yes)
 }

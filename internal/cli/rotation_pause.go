@@ -26,7 +26,7 @@ func (w which) atOnce() (in kms.PauseRotationRequest, ok bool, err error) {
 	case alone:
 		return kms.PauseRotationRequest{SecretName: name}, true, nil
 	}
-	return kms.PauseRotationRequest{TargetName: w.Target}, len(w.Names) == 0 && w.Tag == "" && !w.DryRun, nil
+	return kms.PauseRotationRequest{TargetName: string(w.Target)}, len(w.Names) == 0 && w.Tag == "" && !w.DryRun, nil
 }
 
 // notRotated says why a command does nothing for a secret that this service does not rotate.
@@ -56,10 +56,47 @@ func (w which) setPaused(e *env, what string, paused bool) error {
 		return err
 	case ok:
 		return e.setPaused(in, paused)
+	case len(w.Names) == 0 && w.Tag == "":
+		return w.planPause(e, what, paused)
 	}
 	return w.run(e, action{what: what, skip: notRotated, do: func(e *env, name string) error {
 		return e.setPaused(kms.PauseRotationRequest{SecretName: name}, paused)
 	}}, true)
+}
+
+// planPause shows what a pause of a target or of all rotations, or its end, would do.
+func (w which) planPause(e *env, what string, paused bool) error {
+	client, err := e.connect()
+	if err != nil {
+		return err
+	}
+	scope := kms.PausedAll
+	if w.Target != "" {
+		scope = kms.PausedTarget
+	}
+	skip := notRotated
+	if !paused {
+		skip = func(r kms.ListedRotation) string {
+			if slices.ContainsFunc(r.Pauses, func(p kms.RotationPause) bool { return p.Scope == scope }) {
+				return ""
+			}
+			return "no such pause holds it"
+		}
+	}
+	list, others, err := w.plan(e, client, skip)
+	if err != nil {
+		return err
+	}
+	if err := w.showPlan(e, action{what: what}, list, others); err != nil || e.json() {
+		return err
+	}
+	whole, resume, _ := rotation.PauseText(scope, "", string(w.Target))
+	text := "One pause holds " + whole + ", also of secrets that are attached later. " + resume + " ends it."
+	if !paused {
+		text = "Only the pause of " + whole + " would end. A secret that has a pause of its own stays paused."
+	}
+	_, err = fmt.Fprintln(e.stdout, fault.Text(text))
+	return err
 }
 
 // pauseLine says what a pause keeps from beginning, since when it holds, who asked for it, and

@@ -31,8 +31,8 @@ func (*rotationProbe) Help() string {
 		}
 	}
 	return "At most ten credentials a second are checked, with at most one failed login per account and minute.\n\n" +
-		"The exit status is 0 only if each credential was checked now and is live. With --target and --all, a credential " +
-		"is left out of that if it is skipped because " + strings.Join(passing, "; or ") +
+		"The exit status is 0 only if each credential was checked now and is live. With --target, --tag and --all, a " +
+		"credential is left out of that if it is skipped because " + strings.Join(passing, "; or ") +
 		". The exit status is 1 if one is skipped because " + strings.Join(failing, "; or ") + "."
 }
 
@@ -45,7 +45,7 @@ func (c *rotationProbe) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	p := &prober{env: e, client: client, in: in}
+	p := &prober{env: e, client: client, in: in, byName: len(c.Names) > 0}
 	if !atOnce {
 		list, others, err := c.plan(e, client, notRotated)
 		switch {
@@ -83,7 +83,8 @@ type prober struct {
 	*env
 	client *kms.Client
 	in     kms.PauseRotationRequest
-	named  []string // the secrets; nil for the ones that in names
+	named  []string // the secrets that were selected by name or tag; nil if in selects them
+	byName bool
 	asked  *kms.ProbeRotationResponse
 }
 
@@ -261,7 +262,7 @@ func (p *prober) checked(r kms.ListedRotation) bool {
 
 // leavesOut reports whether it does not matter that a credential was skipped.
 func (p *prober) leavesOut(r kms.ListedRotation) bool {
-	return p.in.SecretName == "" && p.named == nil && slices.ContainsFunc(kms.ProbeSkips, func(k kms.ProbeSkip) bool {
+	return p.in.SecretName == "" && !p.byName && slices.ContainsFunc(kms.ProbeSkips, func(k kms.ProbeSkip) bool {
 		return k.Code == r.ProbeSkippedCode && !k.Unknown
 	})
 }

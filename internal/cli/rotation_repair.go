@@ -34,12 +34,12 @@ func (c *rotationRepair) Run(e *env) error {
 	case alone:
 		return c.repair(e, name, doing)
 	case doing != kms.RepairProbe && doing != kms.RepairApply:
-		return coded{exitUsage, "several secrets are repaired by --probe or --apply"}
+		return coded{exitUsage, "several secrets, and --dry-run, take --probe or --apply"}
 	}
-	all := action{what: "asked about again", skip: nothingToRepair(doing)}
+	all := action{what: "checked again", skip: nothingToRepair(doing)}
 	if doing == kms.RepairApply {
 		all.what = "given the stored credential again"
-		all.question = "Give the target the stored credentials of these %d secrets? If they may have leaked, an emergency " +
+		all.question = "Give the target the stored credentials of %s? If they may have leaked, an emergency " +
 			"of each replaces them instead."
 	}
 	answered := *c

@@ -46,8 +46,11 @@ func (c *rotationRetry) retry(e *env, name string) error {
 		return err
 	case !c.Wait:
 		text := "The step is tried now"
-		if !out.NextAttemptTime.IsZero() && out.WaitsFor != "" {
-			text = "It waits for " + out.WaitsFor
+		switch waits := !out.NextAttemptTime.IsZero() && out.WaitsFor != ""; {
+		case waits && out.NextAttemptTime.Equal(before.NextAttemptTime):
+			text = "Nothing is tried sooner, because a step is tried at most once a minute: it waits for " + out.WaitsFor
+		case waits:
+			text = "It waits for " + out.WaitsFor + ", because a step is tried at most once a minute"
 		}
 		return e.done(out, "%s: %s; keyturn rotation status %s shows its progress.", out.SecretName, fault.Text(text),
 			out.SecretName)

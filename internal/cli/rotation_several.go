@@ -5,22 +5,37 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/keyturn/keyturn/internal/command"
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/kms"
 )
 
 // several are the arguments of a command that is for one secret or for many.
 type several struct {
 	Names  []string `arg:"" optional:"" name:"name" help:"Names or ARNs of secrets."`
-	Target string   `help:"All secrets at this target." placeholder:"NAME"`
-	Tag    string   `help:"All secrets with this tag: KEY, or KEY=VALUE." placeholder:"TAG"`
+	Target given    `help:"All secrets at this target." placeholder:"NAME"`
+	Tag    given    `help:"All secrets with this tag: KEY, or KEY=VALUE." placeholder:"TAG"`
 	All    bool     `help:"All secrets."`
 	DryRun bool     `help:"Show for which secrets it would be done, and do nothing."`
+}
+
+// given is a value that is not empty where its flag is: a variable of the shell that is not set
+// must not select other secrets.
+type given string
+
+// UnmarshalText refuses an empty value.
+func (g *given) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return errors.New("it is empty")
+	}
+	*g = given(text)
+	return nil
 }
 
 // one returns the name of the secret that the arguments name, if that is all that they do. It
@@ -49,9 +64,9 @@ type planned struct {
 	Skipped    string `kms:"Skipped,omitempty"`
 }
 
-// plan returns the secrets that the arguments name, without those that are neither named nor in
-// need of the command; others is how many those are. skip says why the command does nothing for a
-// rotation.
+// plan returns the secrets that the arguments select. Of those that are not named and skipped it
+// returns only what is quarantined, and the number of the others. skip says why the command does
+// nothing for a rotation.
 func (s several) plan(
 	e *env, client *kms.Client, skip func(kms.ListedRotation) string,
 ) (list []planned, others int, err error) {
@@ -61,7 +76,7 @@ func (s several) plan(
 	}
 	for _, r := range rotations {
 		why := skip(r)
-		if why != "" && len(s.Names) == 0 {
+		if why != "" && len(s.Names) == 0 && r.State != kms.RotationQuarantined {
 			others++
 			continue
 		}
@@ -85,16 +100,25 @@ func (s several) rotations(e *env, client *kms.Client) ([]kms.ListedRotation, er
 		}
 		return list, nil
 	}
-	all, err := listRotations(e.ctx, client, kms.ListRotationsRequest{TargetName: s.Target})
+	all, err := listRotations(e.ctx, client, kms.ListRotationsRequest{TargetName: string(s.Target)})
+	if err == nil && s.Target != "" && s.Target != rotation.OwnUsers && len(all.Rotations) == 0 {
+		_, err = client.DescribeTarget(e.ctx, &kms.TargetNameRequest{TargetName: string(s.Target)})
+		if errors.Is(err, kms.ErrNoPermission) {
+			err = nil
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err
 	case s.Tag == "":
 		return all.Rotations, nil
 	}
-	tagged, err := taggedSecrets(e, client, s.Tag)
-	if err != nil {
+	tagged, err := taggedSecrets(e, client, string(s.Tag))
+	switch {
+	case err != nil:
 		return nil, err
+	case len(tagged) == 0:
+		return nil, coded{exitFailed, "no secret that you may list has the tag " + string(s.Tag)}
 	}
 	return slices.DeleteFunc(all.Rotations, func(r kms.ListedRotation) bool { return !tagged[r.SecretName] }), nil
 }
@@ -151,7 +175,8 @@ func listed(r *kms.DescribeRotationResponse) kms.ListedRotation {
 type action struct {
 	what string // is done with each secret, such as "rotated"
 	skip func(kms.ListedRotation) string
-	// question is asked before anything is done, with the number of secrets; empty asks nothing.
+	// question is asked before anything is done, with the number of secrets in words; empty asks
+	// nothing.
 	question string
 	// do does it for one secret, and prints the result in a sentence.
 	do func(e *env, name string) error
@@ -192,31 +217,46 @@ func (s several) run(e *env, a action, yes bool) error {
 		}
 	}
 	asks := a.question != "" && !yes && len(todo) > 0
-	shows := s.DryRun || !e.json() && (asks || len(todo) == 0)
-	if shows {
-		if err := s.showPlan(e, a, list, others); err != nil || s.DryRun {
-			return err
-		}
+	shows := s.DryRun || asks || !e.json() && len(todo) == 0
+	switch {
+	case shows && asks && !s.DryRun && e.json():
+		err = showPlan(e.stderr, a, list, others)
+	case shows:
+		err = s.showPlan(e, a, list, others)
+	}
+	if err != nil {
+		return err
 	}
 	for _, p := range list {
 		if p.Skipped != "" && !shows && !e.json() {
 			fmt.Fprintf(e.stderr, "keyturn: %s: nothing was done: %s\n", p.SecretName, p.Skipped)
 		}
 	}
-	if asks {
-		if err := e.confirm(fmt.Sprintf(a.question, len(todo))); err != nil {
-			return err
+	failed := len(s.Names) > 0 && len(todo) < len(list)
+	if !s.DryRun {
+		if asks {
+			if err := e.confirm(fmt.Sprintf(a.question, secretsInWords(len(todo)))); err != nil {
+				return err
+			}
 		}
+		results := e.each(client, todo, a)
+		if e.json() {
+			err = printResponse(e.stdout, &severalResult{Planned: list, Results: results, Others: others})
+		}
+		failed = failed || slices.ContainsFunc(results, func(r resultOfOne) bool { return !r.Done })
 	}
-	results := e.each(client, todo, a)
-	if e.json() {
-		err = printResponse(e.stdout, &severalResult{Planned: list, Results: results, Others: others})
-	}
-	failed := slices.ContainsFunc(results, func(r resultOfOne) bool { return !r.Done }) || len(todo) < len(list)
 	if err == nil && failed {
 		err = coded{exitFailed, ""}
 	}
 	return err
+}
+
+// secretsInWords is a number of secrets in words: "this secret", or "these 2 secrets".
+func secretsInWords(n int) string {
+	if n == 1 {
+		return "this secret"
+	}
+	return fmt.Sprintf("these %d secrets", n)
 }
 
 // showPlan prints for which secrets the command would act.
@@ -224,6 +264,10 @@ func (s several) showPlan(e *env, a action, list []planned, others int) error {
 	if e.json() {
 		return printResponse(e.stdout, &severalResult{Planned: list, Others: others})
 	}
+	return showPlan(e.stdout, a, list, others)
+}
+
+func showPlan(w io.Writer, a action, list []planned, others int) error {
 	t, todo := newTable("SECRET", "TARGET", "STATE", "PLAN"), 0
 	for _, p := range list {
 		t.row(p.SecretName, p.TargetName, p.State, cmp.Or(p.Skipped, "to be "+a.what))
@@ -233,16 +277,19 @@ func (s several) showPlan(e *env, a action, list []planned, others int) error {
 	}
 	var err error
 	if len(list) > 0 {
-		err = t.write(e.stdout)
+		err = t.write(w)
 	}
 	text := fmt.Sprintf("%d to be %s", todo, a.what)
 	if n := len(list) - todo; n > 0 {
 		text += fmt.Sprintf(", %d skipped", n)
 	}
-	if others > 0 {
-		text += fmt.Sprintf("; %d others need nothing of that, or cannot have it now", others)
+	switch {
+	case others == 1:
+		text += "; 1 other secret is left out: nothing to do, or not possible now"
+	case others > 1:
+		text += fmt.Sprintf("; %d other secrets are left out: nothing to do, or not possible now", others)
 	}
-	_, printed := fmt.Fprintln(e.stdout, text+".")
+	_, printed := fmt.Fprintln(w, text+".")
 	return errors.Join(err, printed)
 }
 

@@ -57,6 +57,7 @@ var outlives = map[string]bool{
 	"Pause":           true,
 	"Overdue":         true,
 	"Interrupted":     false,
+	"AdminWait":       false,
 	"FailingSince":    false,
 	"FailingReported": false,
 	"Quarantine":      false,

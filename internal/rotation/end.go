@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -294,19 +295,28 @@ func (r Record) deniedRevert(e Event) Record {
 	return r
 }
 
-// CanHurry reports whether the rotation waits before it tries again what has failed.
+// CanHurry reports whether the rotation waits before it tries again what has failed, or until its
+// administrator may be tried.
 func (r Record) CanHurry() bool {
-	return r.GoesOn() && r.State != InGrace && (r.Failures > 0 || r.Rejections > 0)
+	return r.GoesOn() && r.State != InGrace && (r.Failures > 0 || r.Rejections > 0 || r.AdminWait)
 }
 
-// onHurry is an operator who has fixed the target: the engine asks it again now, but not more than
-// once a minute. A rotation that waits for another reason keeps waiting.
+// AwaitAdmin returns the record after the engine has found that the target's administrator, who was
+// rejected, may not be tried before until. Nothing was tried for this rotation.
+func (r Record) AwaitAdmin(until, now time.Time, why string) Record {
+	r.AdminWait, r.NextAt, r.Reason = true, until, cmp.Or(r.Reason, why)
+	return r.failing("", now)
+}
+
+// onHurry is what may have fixed the target: the engine asks it again now, but not more than once a
+// minute. An administrator has a limit of its own. A rotation that waits for another reason keeps
+// waiting.
 func (r Record) onHurry(_ Event, now time.Time) (Record, bool) {
 	if !r.CanHurry() {
 		return r, false
 	}
 	at := latest(now, r.LoginAt(now))
-	if n := len(r.Steps); n > 0 {
+	if n := len(r.Steps); n > 0 && !r.AdminWait {
 		at = latest(at, r.Steps[n-1].At.Add(deniedPause))
 	}
 	if r.NextAt.After(at) {

@@ -92,6 +92,9 @@ const (
 	Cancel   EventKind = "cancelled"
 	Adopted  EventKind = "adopted"
 
+	// Hurried is [Probed] by the service, because what has failed may be fixed now.
+	Hurried EventKind = "target-changed"
+
 	Overdue  EventKind = "overdue"
 	Drift    EventKind = "drift-found"
 	Restored EventKind = "store-restored"
@@ -165,6 +168,8 @@ var events = []eventRow{
 	{EndGrace, RecordedAsCall, "an operator ended the grace period", "grace ended"},
 	{Cancel, RecordedAsCall, "an operator cancelled the rotation", ""},
 	{Adopted, RecordedAsCall, "an operator supplied a credential that the target accepts", "adopted by a person"},
+
+	{Hurried, RecordedOnce, "the target or its administrator has changed, so it is tried again now", ""},
 
 	{Overdue, NotRecorded, "a rotation was due an hour ago", ""},
 	{Drift, NotRecorded, "drift found: the target does not accept the credential in use", "drift found"},

@@ -9,7 +9,7 @@ const FailingAfter = 10 * time.Minute
 
 // failing notes since when the steps of a rotation fail, and whether that is to be reported. A
 // promotion and the end of a grace period are progress. What an operator does is not: the step that
-// follows tells.
+// follows shows whether it helps.
 func (r Record) failing(k EventKind, now time.Time) Record {
 	switch {
 	case k == Promoted, !r.GoesOn(), r.State == InGrace:

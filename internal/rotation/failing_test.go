@@ -1,6 +1,7 @@
 package rotation_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +50,29 @@ func TestFailing(t *testing.T) {
 	step(0, failed, rotation.NoNotice, began)
 	step(rotation.FailingAfter, failed, rotation.NoticeFailing, began)
 	step(0, rotation.Event{Kind: rotation.Retired}, rotation.NoNotice, none)
+}
+
+// TestAwaitAdmin verifies that a rotation that waits for a rejected administrator has the advice to
+// try again, and is reported like one whose steps fail.
+func TestAwaitAdmin(t *testing.T) {
+	t.Parallel()
+	r := record(rotation.Scheduled)
+	r = r.AwaitAdmin(noon.Add(time.Minute), noon, "The administrator was rejected.")
+	if !r.CanHurry() || !strings.Contains(r.Advice(), "keyturn rotation retry db") || r.Why() == "" {
+		t.Errorf("can be tried again: %t, %q, %q", r.CanHurry(), r.Why(), r.Advice())
+	}
+	late := r.AwaitAdmin(noon.Add(time.Hour), noon.Add(rotation.FailingAfter), "again")
+	if got := rotation.NoticeOf(r, late, ""); got != rotation.NoticeFailing {
+		t.Errorf("after ten minutes: %q", got)
+	}
+	tried, err := rotation.Next(r, rotation.Event{Kind: rotation.Hurried}, noon.Add(time.Second))
+	if err != nil || !tried.NextAt.Equal(noon.Add(time.Second)) {
+		t.Errorf("hurried: next at %v, %v", tried.NextAt, err)
+	}
+	begun, err := rotation.Next(r, rotation.Event{Kind: rotation.Stored, Version: "v2", Replaces: "v1"}, noon)
+	if err != nil || begun.AdminWait {
+		t.Errorf("after a step it still waits for the administrator, %v", err)
+	}
 }
 
 // TestFailingAhead verifies that a clock that was set back does not put the report off.

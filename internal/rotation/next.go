@@ -25,8 +25,10 @@ func Next(r Record, e Event, now time.Time) (Record, error) {
 	switch {
 	case on == nil:
 		return r, illegal(r, e)
-	case e.Kind == Probed && from != Quarantined:
+	case e.Kind == Probed && from != Quarantined, e.Kind == Hurried:
 		on = Record.onHurry
+	default:
+		r.AdminWait = false
 	}
 	before, mode := r.Reason, r.Mode
 	r, ok := on(r, e, now)

@@ -150,6 +150,9 @@ type Record struct {
 	Pause  *Pause `json:"pause,omitempty"`
 	// Overdue says that it was reported that a due rotation has not been made.
 	Overdue bool `json:"overdue,omitempty"`
+	// AdminWait says that the rotation waits until the administrator of its target, who was rejected,
+	// may be tried.
+	AdminWait bool `json:"admin_wait,omitempty"`
 	// FailingSince is when a step failed first: one of the rotation before its promotion, or of the
 	// retirement after it. It is zero if none has, and for what does not go on. FailingReported says
 	// that [NoticeFailing] was given.
@@ -596,11 +599,11 @@ func (r Record) Advice() string {
 		}
 		return fault.Named(text+", and keyturn rotation repair NAME shows what can be done. If the target was at fault "+
 			"and is fixed, keyturn rotation retry NAME tries again now.", r.Secret)
-	case r.InFlight() && r.Failures+r.Rejections > 0 && r.Target == OwnUsers:
+	case r.CanHurry() && r.Target == OwnUsers:
 		return "The service retries automatically, at least every five minutes. " +
 			fault.Command("rotation check", r.Secret) + " shows what keeps the user from getting another access key. " +
 			r.State.WayOut(r.Secret)
-	case r.InFlight() && r.Failures+r.Rejections > 0: // the next try may be minutes away
+	case r.CanHurry(): // the next try may be minutes away
 		return "The service retries automatically, at least every five minutes. Check that the target can be " +
 			"reached and its administrator can log in (" + fault.Command("target test", cmp.Or(r.Target, "TARGET")) +
 			"), that the administrator may change the account, and that applications can log in. " +
@@ -627,6 +630,8 @@ func (r Record) Drifted(
 	if r.Accepted != current {
 		cause = "No login with it has succeeded yet: it was stored with a mistake, or changed outside of Keyturn."
 	}
+	cause += " If its account was closed there, for example because it has expired, " +
+		fault.Command("rotation check", r.Secret) + " says so."
 	r.Reason = "The target does not accept the credential in use: " + strings.TrimSuffix(text, ".") + ". " + cause
 	return r.note(now, Drift, text)
 }

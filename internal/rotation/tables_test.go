@@ -254,6 +254,7 @@ func TestTokensAreStable(t *testing.T) {
 		"grace-ended":           "",
 		"cancelled":             "",
 		"adopted":               "",
+		"target-changed":        "RotationTargetChanged",
 		"overdue":               "",
 		"drift-found":           "",
 		"store-restored":        "",
@@ -301,7 +302,8 @@ func TestStepsBeforeTokens(t *testing.T) {
 	slices.Sort(got)
 	want := rotation.EventKinds()
 	want = slices.DeleteFunc(want, func(k rotation.EventKind) bool {
-		newer := k == rotation.Proven || k == rotation.Unready || k == rotation.CopiesLate || k == rotation.Denied
+		newer := k == rotation.Proven || k == rotation.Unready || k == rotation.CopiesLate || k == rotation.Denied ||
+			k == rotation.Hurried
 		return newer || k == rotation.Evicting || k == rotation.Overdue // which was never a step
 	})
 	slices.Sort(want)

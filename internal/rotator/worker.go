@@ -1,7 +1,6 @@
 package rotator
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -200,11 +199,12 @@ const adminSpread = 5 * time.Second
 
 // postponeFor moves the time of a rotation whose administrator may not be tried yet, and says why.
 func (w *worker) postponeFor(ctx context.Context, t *api.Turn, wait *api.AdminWaitError) error {
-	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-		r.NextAt = wait.From.Add(rand.N(adminSpread))
-		r.Reason = cmp.Or(r.Reason, wait.Error())
-		return r
+	r, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
+		return r.AwaitAdmin(wait.From.Add(rand.N(adminSpread)), w.engine.Now(), wait.Error())
 	})
+	if err == nil && rotation.NoticeOf(t.Record, r, "") != rotation.NoNotice {
+		w.report(t, r, rotation.Event{})
+	}
 	return err
 }
 

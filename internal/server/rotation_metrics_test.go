@@ -60,7 +60,10 @@ func TestRotationCounts(t *testing.T) {
 		{State: rotation.Idle, Due: ago(2 * time.Hour), Paused: true},
 		{State: rotation.Idle, Due: ago(2 * time.Hour), Target: "paused"},
 		{State: rotation.Done, Due: ago(30 * time.Minute), Health: rotation.Health{ProbedAt: now, Live: true}},
-		{State: rotation.Applying, Due: ago(5 * time.Hour), StartedAt: ago(10 * time.Minute), Failures: 3, FailingSince: ago(9 * time.Minute)},
+		{
+			State: rotation.Applying, Due: ago(5 * time.Hour), StartedAt: ago(10 * time.Minute), Failures: 3,
+			FailingSince: ago(9 * time.Minute),
+		},
 		{State: rotation.Retiring, Failures: 1}, // stored by a release that did not note since when
 		{State: rotation.Scheduled, StartedAt: ago(time.Hour), Target: "paused"},
 		{State: rotation.Scheduled, StartedAt: ago(20 * time.Minute), Target: "paused", Trigger: rotation.Emergency},

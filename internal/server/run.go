@@ -63,6 +63,7 @@ func (s *Server) loops() []func(context.Context) {
 		s.conns.Run,
 		s.purgeLoop,
 		s.gate.RunTallies,
+		s.gate.RunHurries,
 		s.keys.run,
 		s.uses.Run,
 		s.consumers.Run,

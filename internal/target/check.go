@@ -85,6 +85,16 @@ type CheckRequest struct {
 	Emergency bool
 }
 
+// Reopening completes the fix of an account that is closed, after which its credential works again:
+// in an emergency, that is the leaked one.
+func (r CheckRequest) Reopening(fix string) string {
+	if !r.Emergency {
+		return fix
+	}
+	return strings.TrimSuffix(fix, ".") +
+		". The leaked credential works again from then on, so repeat the emergency at once."
+}
+
 // Known returns the secrets of the account that Keyturn knows.
 func (r CheckRequest) Known() []sensitive.Value {
 	if r.Previous.Secret.IsZero() {

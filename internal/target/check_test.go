@@ -90,3 +90,19 @@ func TestNotesAfterALeakComeFirst(t *testing.T) {
 		t.Errorf("first are %s and %s", got[0].Code, got[1].Code)
 	}
 }
+
+// TestReopening verifies that an emergency says what opening a closed account does.
+func TestReopening(t *testing.T) {
+	t.Parallel()
+	for _, emergency := range []bool{false, true} {
+		f := CheckRequest{Emergency: emergency}.OfCurrent()
+		f.Closed("account-locked", "The account is locked.", "Unlock it.")
+		want := "Unlock it."
+		if emergency {
+			want += " The leaked credential works again from then on, so repeat the emergency at once."
+		}
+		if got := f.List[0]; got.Fix != want || got.Verdict != Impossible {
+			t.Errorf("emergency %t: %+v, want the fix %q", emergency, got, want)
+		}
+	}
+}

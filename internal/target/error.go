@@ -98,7 +98,8 @@ type Error struct {
 type adminLogin int
 
 const (
-	noAdminLogin  adminLogin = iota // the attempt was another one, or did not reach the target
+	noAdminLogin  adminLogin = iota // the attempt was another one
+	adminUnknown                    // a login that was not made, or that the target has accepted
 	adminFailed                     // a failed login, or one that the target may have counted as failed
 	adminRejected                   // the target has rejected the credential
 )
@@ -114,7 +115,7 @@ func IsAdminRejected(err error) bool {
 // refused, or may have counted as a failed one.
 func IsAdminFailed(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.admin != noAdminLogin
+	return errors.As(err, &e) && e.admin >= adminFailed
 }
 
 // AfterLogin returns e as the failure of a step after a login: the target has accepted the
@@ -313,16 +314,21 @@ func NoAnswer(attempt string, err error, secrets ...sensitive.Value) *Error {
 // AsAdmin turns the error of the administrator's login into an error of the change that needed it.
 // The change was not asked for yet, so nothing has happened: what the target said of the login
 // becomes Denied, because it is not said of the candidate, and Unknown becomes Unreachable.
+//
+// [IsAdminRejected] holds for class Rejected, and [IsAdminFailed] for every class except
+// Unreachable and Admitted. Neither does where the server's egress rules allowed no login. An error
+// that has been through AsAdmin stays what it is.
 func AsAdmin(err error) error {
 	var e *Error
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || e.admin != noAdminLogin {
 		return err
 	}
 	out := *e
+	out.admin = adminUnknown
 	switch {
 	case e.Class == Rejected:
 		out.admin = adminRejected
-	case e.Class != Unreachable && e.Class != Admitted:
+	case e.Class != Unreachable && e.Class != Admitted && e.Code != CodeEgress:
 		out.admin = adminFailed
 	}
 	switch e.Class {
@@ -343,7 +349,7 @@ func WithAdvice(err error, advice string, secrets ...sensitive.Value) error {
 	out := Failed(Denied, "", err.Error()+"; "+advice, secrets...)
 	var e *Error
 	if errors.As(err, &e) {
-		out.admin, out.stranger = e.admin, e.stranger
+		out.admin, out.stranger, out.authenticated = e.admin, e.stranger, e.authenticated
 	}
 	return out
 }

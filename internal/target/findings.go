@@ -7,11 +7,12 @@ type Findings struct {
 	Account string
 	List    []Finding
 	inUse   bool
+	request CheckRequest
 }
 
 // OfCurrent begins the findings about the account in use.
 func (r CheckRequest) OfCurrent() *Findings {
-	return &Findings{Account: r.Current.Account, inUse: true}
+	return &Findings{Account: r.Current.Account, inUse: true, request: r}
 }
 
 // OfPartner begins the findings about the other account of strategy Double.
@@ -58,6 +59,12 @@ func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) 
 		Fix:        fix,
 		Consent:    code,
 	})
+}
+
+// Closed is Impossible for an account with which no login succeeds before the fix, see
+// [CheckRequest.Reopening].
+func (f *Findings) Closed(code, text, fix string) {
+	f.Impossible(code, text, f.request.Reopening(fix))
 }
 
 // ChangesOthers is NeedsConsent for a change to accounts that may belong to others than the

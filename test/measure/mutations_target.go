@@ -77,8 +77,8 @@ var targetMutations = []mutation{
 	{
 		name: "advice hides that an administrator was rejected",
 		file: "internal/target/error.go",
-		old:  "out.admin, out.stranger = e.admin, e.stranger",
-		new:  "out.stranger = e.stranger",
+		old:  "out.admin, out.stranger, out.authenticated = e.admin, e.stranger, e.authenticated",
+		new:  "out.stranger, out.authenticated = e.stranger, e.authenticated",
 		pkg:  "internal/target",
 		test: "TestAdviceKeepsTheRejection",
 	},

@@ -110,7 +110,9 @@ var unread = map[string]string{
 // moving is the secret whose rotation goes on when the server starts, and what changes of it then.
 const moving = "root DescribeRotation SecretName db/single"
 
-var moved = []string{"State", "Attempt", "NextAttemptTime", "FailingSince", "Steps", "Reason", "Advice", "RepairActions"}
+var moved = []string{
+	"State", "Attempt", "NextAttemptTime", "FailingSince", "Steps", "Reason", "Advice", "RepairActions",
+}
 
 // TestStore verifies that this release opens a store of an older one, answers every read as that
 // one did, goes on writing, and that the audit trail verifies from its first record to its last.

@@ -124,7 +124,7 @@ func (s *session) checkEntry(f *target.Findings, dn string, r target.CheckReques
 		return nil
 	}
 	if e.lockedSince != "" || has("nsAccountLock", "TRUE") {
-		f.Impossible("account-locked", "The account is locked.",
+		f.Closed("account-locked", "The account is locked.",
 			"Unlock it: delete its attribute pwdAccountLockedTime or nsAccountLock.")
 	}
 	if has("pwdReset", "TRUE") {

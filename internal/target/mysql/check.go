@@ -302,7 +302,7 @@ func (c *checker) terms(a account, self string) {
 	}
 	if a.locked {
 		c.report("account-locked", target.Impossible, own(self), self+" is locked.",
-			statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Current.Account, a.host))
+			c.request.Reopening(statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Current.Account, a.host)))
 	}
 	if a.terms.expired {
 		c.report("password-expired", target.Note, own(self),

@@ -69,7 +69,7 @@ func (p *provider) checkClient(f *target.Findings, c map[string]any, known int, 
 		return
 	}
 	if enabled, ok := c["enabled"].(bool); ok && !enabled {
-		f.Impossible("client-disabled", "The client is disabled.", "Enable the client.")
+		f.Closed("client-disabled", "The client is disabled.", "Enable the client.")
 	}
 	p.checkMethod(f, c)
 	p.checkRights(f, c)
@@ -157,8 +157,8 @@ func checkExpiry(f *target.Findings, c map[string]any, now time.Time) {
 			"unless the provider or the body of set changes that.", at.Format(time.RFC3339)))
 		return
 	}
-	f.Impossible("secret-expired",
-		fmt.Sprintf("The secret has expired at %s (client_secret_expires_at).", at.Format(time.RFC3339)),
+	f.Closed("secret-expired",
+		fmt.Sprintf("The secret expired at %s (client_secret_expires_at).", at.Format(time.RFC3339)),
 		"Change client_secret_expires_at at the provider.")
 }
 

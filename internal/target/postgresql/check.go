@@ -127,13 +127,14 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 		return role{}, nil
 	}
 	if !r.canLogin {
-		f.Code, f.Text, f.Fix = "no-login", fmt.Sprintf("Role %q must not log in.", name), "Run "+alter+" LOGIN."
+		f.Code, f.Text = "no-login", fmt.Sprintf("Role %q is not allowed to log in (NOLOGIN).", name)
+		f.Fix = k.reopening(name, "Run "+alter+" LOGIN.")
 		k.found(f)
 	}
 	if r.expired {
 		f.Code = "expired"
-		f.Text = fmt.Sprintf("The password of role %q has expired at %s.", name, r.validUntil)
-		f.Fix = k.prolong(name)
+		f.Text = fmt.Sprintf("The password of role %q expired at %s.", name, r.validUntil)
+		f.Fix = k.reopening(name, k.prolong(name))
 		k.found(f)
 	}
 	if err := k.mayAlter(ctx, r, only); err != nil {
@@ -143,6 +144,16 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 		return r, err
 	}
 	return r, k.mayConnect(ctx, r, only)
+}
+
+// reopening completes the fix of a role that is closed. In an emergency the leaked password is
+// removed first: with it, the holder could log in again until the role has another one.
+func (k *check) reopening(name, fix string) string {
+	if !k.emergency || name != k.current {
+		return fix
+	}
+	return "The leaked password would open the role again. So first run ALTER ROLE " + quoteIdentifier(name) +
+		" PASSWORD NULL. " + fix
 }
 
 // mayAlter reports a role whose password the administrator may not change.

@@ -70,6 +70,15 @@ func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
 			t.Errorf("%s: %s: %s; want %s", tc.change, got, text, tc.want)
 		}
 	}
+	for _, change := range []string{"NOLOGIN", "VALID UNTIL '2001-01-01'"} {
+		who := c.account(t)
+		c.alter(t, who, change)
+		_, text := findings(t, tt, target.CheckRequest{Current: who, Emergency: true})
+		first, then := strings.Index(text, "PASSWORD NULL."), strings.LastIndex(text, "Run ALTER ROLE")
+		if first < 0 || then < first {
+			t.Errorf("%s, in an emergency: %q does not remove the leaked password before it opens the role", change, text)
+		}
+	}
 	missing := c.account(t)
 	missing.Account = "missing role"
 	if got, _ := findings(t, tt, target.CheckRequest{Current: missing}); got != "no-such-account impossible" {

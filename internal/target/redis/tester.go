@@ -26,5 +26,6 @@ func (s *server) Test(ctx context.Context) error {
 		return nil
 	}
 	missing := f.List[0]
-	return target.WithAdvice(target.Denied.Errorf("test the administrator: %s", missing.Text), missing.Fix, s.admin.Secret)
+	denied := target.Denied.Errorf("test the administrator: %s", missing.Text).AfterLogin()
+	return target.WithAdvice(denied, missing.Fix, s.admin.Secret)
 }

@@ -247,7 +247,7 @@ func checkOptions(f *target.Findings, lines []keyLine, now time.Time) {
 		f.Note("key-expires", "The key expires (expiry-time), and so will the new one at the same time.")
 	}
 	if expired == len(lines) {
-		f.Impossible("key-expired", "Every line of the key has expired (expiry-time).",
+		f.Closed("key-expired", "Every line of the key has expired (expiry-time).",
 			"Correct or remove expiry-time of its line.")
 	}
 }

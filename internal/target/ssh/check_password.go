@@ -77,7 +77,7 @@ func (h *host) judgePassword(f *target.Findings, found shadow, now time.Time) {
 		f.Drifted("no-password", "The account has no password to replace.", "Set one with passwd.")
 		return
 	case isLocked(found.hash):
-		f.Impossible("password-locked", "The password is locked.", "Unlock it: usermod -U "+f.Account)
+		f.Closed("password-locked", "The password is locked.", "Unlock it: usermod -U "+f.Account)
 		return
 	}
 	judgeHash(f, found)
@@ -92,13 +92,13 @@ func (h *host) judgePassword(f *target.Findings, found shadow, now time.Time) {
 		f.Impossible("must-change", "The password must be changed at the next login.",
 			"Lift that: chage -d today "+f.Account)
 	case found.max >= 0 && found.max < never && found.changed >= 0 && found.changed+found.max < today:
-		f.Impossible("password-expired", "The password has expired.", "Renew it: chage -d today "+f.Account)
+		f.Closed("password-expired", "The password has expired.", "Renew it: chage -d today "+f.Account)
 	case found.max >= 0 && found.max < never:
 		f.Note("password-expires", fmt.Sprintf("A password expires %d days after its change: rotate it sooner.", found.max))
 	}
 	switch {
 	case found.expire >= 0 && found.expire <= today:
-		f.Impossible("account-expired", "The account has expired.", "Renew it: chage -E -1 "+f.Account)
+		f.Closed("account-expired", "The account has expired.", "Renew it: chage -E -1 "+f.Account)
 	case found.expire > today:
 		f.Note("account-expires", fmt.Sprintf("The account expires in %d days.", found.expire-today))
 	}
