@@ -165,7 +165,7 @@ func (c *Call) putStep(
 	if err != nil || !relabelled && s.Rotation == former.Rotation {
 		return false, err
 	}
-	return isAnother(former, s), tx.PutSecret(s, values)
+	return hasNewCurrent(former, s), tx.PutSecret(s, values)
 }
 
 // relabel moves the labels of a secret as a step demands. values has the value of a new candidate.

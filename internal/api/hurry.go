@@ -142,7 +142,7 @@ func (g *Gate) currentChanged(ctx context.Context, account, name string) {
 	}
 }
 
-// isAnother reports whether a secret has another current version than before.
-func isAnother(before, after secret.Secret) bool {
+// hasNewCurrent reports whether a secret has another current version than before.
+func hasNewCurrent(before, after secret.Secret) bool {
 	return before.Stages[secret.Current] != after.Stages[secret.Current]
 }

@@ -200,7 +200,7 @@ func updateSecretVersionStage(
 	moved := false
 	out, err := c.alter(ctx, in.SecretName, func(_ *store.Tx, s secret.Secret) (secret.Secret, error) {
 		after, err := s.MoveStage(secret.Stage(in.VersionStage), in.MoveToVersion, in.RemoveFromVersion, c.At)
-		moved = isAnother(s, after)
+		moved = hasNewCurrent(s, after)
 		return after, err
 	})
 	if err == nil && moved {

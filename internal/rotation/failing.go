@@ -7,9 +7,9 @@ import "time"
 // most [maxBackoff] later.
 const FailingAfter = 10 * time.Minute
 
-// failing notes since when the steps of a rotation fail, and whether that is to be reported. A
-// promotion and the end of a grace period are progress. What an operator does is not: the step that
-// follows shows whether it helps.
+// failing notes since when the steps of a rotation fail, and whether that is to be reported. After
+// a promotion or a grace period, the time starts anew. A request of an operator reports nothing,
+// because only the next step shows whether it has helped.
 func (r Record) failing(k EventKind, now time.Time) Record {
 	switch {
 	case k == Promoted, !r.GoesOn(), r.State == InGrace:

@@ -18,7 +18,7 @@ func TestFailingIsLogged(t *testing.T) {
 	var log bytes.Buffer
 	w := &worker{dispatcher: &dispatcher{rotator: &Rotator{config: Config{
 		Logger:  slog.New(slog.NewTextHandler(&log, nil)),
-		Observe: nobody{},
+		Observe: unobserved{},
 	}}}}
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	r := rotation.Record{Secret: "db", ID: "r1", State: rotation.Retiring, Target: "pg"}

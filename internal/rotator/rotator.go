@@ -118,7 +118,7 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Observe == nil {
-		c.Observe = nobody{}
+		c.Observe = unobserved{}
 	}
 	return &Rotator{
 		config: c,
@@ -133,10 +133,10 @@ func New(db *store.DB, gate *api.Gate, now func() time.Time, c Config) *Rotator 
 	}
 }
 
-type nobody struct{}
+type unobserved struct{}
 
-func (nobody) Moved(Event)  {}
-func (nobody) Leading(bool) {}
+func (unobserved) Moved(Event)  {}
+func (unobserved) Leading(bool) {}
 
 // Run rotates whenever this node may, until ctx ends. It returns when all that it started has
 // stopped.

@@ -25,7 +25,7 @@ var (
 	rotationsDesc = prometheus.NewDesc("keyturn_rotations",
 		"Secrets that the service rotates, by the state of their rotation.", []string{"state"}, nil)
 	failingDesc = prometheus.NewDesc("keyturn_rotations_failing",
-		"Rotations under way whose last step has failed and is tried again later.", nil, nil)
+		"Rotations under way that wait after a failed step, or for an administrator that was rejected.", nil, nil)
 	failingForDesc = prometheus.NewDesc("keyturn_rotation_failing_seconds",
 		"Time since a step failed first, of the rotation under way that has failed the longest; 0 if none fails.", nil, nil)
 	overdueDesc = prometheus.NewDesc("keyturn_rotations_overdue",

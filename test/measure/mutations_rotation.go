@@ -970,7 +970,7 @@ var rotationMutations = []mutation{
 	{
 		name: "a label that does not move has everything tried again",
 		file: "internal/api/secret_values.go",
-		old:  "moved = isAnother(s, after)",
+		old:  "moved = hasNewCurrent(s, after)",
 		new:  "moved = true",
 		pkg:  "internal/api",
 		test: "TestFixedTargetIsTriedAtOnce",
