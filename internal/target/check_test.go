@@ -106,3 +106,24 @@ func TestReopening(t *testing.T) {
 		}
 	}
 }
+
+// TestDenied verifies which errors of the administrator's calls are findings about its rights.
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err     error
+		finding bool
+	}{
+		{nil, false},
+		{Denied.Errorf("no right"), true},
+		{Unreachable.Errorf("no connection"), false},
+		{AsAdmin(Rejected.Errorf("wrong password")), false},
+		{AsAdmin(Failed(Denied, CodeEgress, "not permitted")), false},
+	} {
+		f := CheckRequest{}.OfCurrent()
+		err := f.Denied("not-read", tt.err, "Give it the right.")
+		if found := len(f.List) == 1; found != tt.finding || (err == nil) != (tt.finding || tt.err == nil) {
+			t.Errorf("%v: a finding: %t, error %v", tt.err, found, err)
+		}
+	}
+}

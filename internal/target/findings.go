@@ -1,5 +1,7 @@
 package target
 
+import "errors"
+
 // Findings collects what a check finds about one account. [CheckRequest.OfCurrent] and
 // [CheckRequest.OfPartner] begin it.
 type Findings struct {
@@ -75,9 +77,11 @@ func (f *Findings) ChangesOthers(code, text, fix string, strategies ...Strategy)
 }
 
 // Denied turns an error of class Denied, which an operator can correct, into a finding. It returns
-// any other error, and one of a failed login of the administrator: its caller counts those.
+// any other error, one of a failed login of the administrator, which its caller counts, and one of
+// the server's egress rules, which fix does not correct.
 func (f *Findings) Denied(code string, err error, fix string) error {
-	if err == nil || ClassOf(err) != Denied || IsAdminFailed(err) {
+	var e *Error
+	if !errors.As(err, &e) || e.Class != Denied || IsAdminFailed(err) || e.Code == CodeEgress {
 		return err
 	}
 	f.Impossible(code, "A rotation would fail: "+TextForCaller(err)+".", fix)
