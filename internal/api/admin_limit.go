@@ -47,6 +47,8 @@ type rejectedAdmin struct {
 	// tried yet.
 	at     time.Time
 	target string
+	// said is what the target answered then, as a caller may learn it.
+	said string
 	// by is the caller that may log in, since heldAt; nil for none.
 	by     any
 	heldAt time.Time
@@ -84,10 +86,9 @@ func (l *adminLimit) hold(
 	switch {
 	case now.Before(from) && seen.target != a.target:
 		return "was registered with an administrator that another target at its addresses has just rejected", from, false
-	case now.Before(from) && probes:
-		return "has rejected a login as its administrator", from, false
 	case now.Before(from):
-		return "has rejected a login as its administrator a moment ago", from, false
+		return fmt.Sprintf("has rejected a login as its administrator at %s (%s)", wholeSecond(seen.at), seen.said),
+			from, false
 	case held:
 		return "has rejected its administrator before, and another call is trying that one now", now.Add(heldPause), true
 	}
@@ -107,13 +108,14 @@ func (l *adminLimit) release(a administrator, by any) {
 }
 
 // failed notes a login of an administrator that the target has rejected, or, of one that was
-// rejected before, may have counted as a failed one.
-func (l *adminLimit) failed(a administrator, rejected bool, now time.Time) {
+// rejected before, may have counted as a failed one. said is the target's answer, for callers.
+func (l *adminLimit) failed(a administrator, said string, rejected bool, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.rejected[a.version]; known || rejected {
-		l.putLocked(a.version, rejectedAdmin{at: now, target: a.target})
-		l.putLocked(a.account, rejectedAdmin{at: now, target: a.target})
+		seen := rejectedAdmin{at: now, target: a.target, said: said}
+		l.putLocked(a.version, seen)
+		l.putLocked(a.account, seen)
 	}
 }
 
@@ -213,7 +215,7 @@ func (c *Call) adminAnswered(t store.Target, err error) {
 	}
 	for _, a := range c.admins {
 		if a.target == t.ID {
-			c.gate.admins.failed(a, target.IsAdminRejected(err), c.Now())
+			c.gate.admins.failed(a, target.TextForCaller(err), target.IsAdminRejected(err), c.Now())
 		}
 	}
 }

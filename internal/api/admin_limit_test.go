@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -25,11 +26,14 @@ func TestOneCallerTriesARejectedAdministrator(t *testing.T) {
 	}
 	const window = rotation.LoginWindow
 	may("nothing is known", "x", 0, true)
-	l.failed(a, false, begin)
+	l.failed(a, "it said no", false, begin)
 	may("a failed login that was no rejection", "y", 0, true)
-	l.failed(a, true, begin)
+	l.failed(a, "it said no", true, begin)
 	may("a call that began before the rejection", "x", -time.Millisecond, false)
 	may("in the window", "x", window-1, false)
+	if why, _, _ := l.hold(a, "x", false, begin); !strings.Contains(why, "(it said no)") {
+		t.Errorf("in the window: it does not say what the target answered: %q", why)
+	}
 	may("a probe after the window", "probe", window, false)
 	may("after the window", "x", window+time.Second, true)
 	may("while another tries", "y", window+time.Second, false)
@@ -41,25 +45,28 @@ func TestOneCallerTriesARejectedAdministrator(t *testing.T) {
 	l.release(a, "x")
 	may("released", "y", window, true)
 	may("held for too long", "x", 2*window, true)
-	l.failed(a, false, begin.Add(2*window))
+	l.failed(a, "it said no", false, begin.Add(2*window))
 	may("after an answer that may be a rejection", "x", 3*window-1, false)
 	may("a probe after an hour", "probe", 2*window+probeAdminAfter, true)
 	may("the clock was set back", "y", -time.Hour, true)
-	l.failed(a, true, begin)
+	l.failed(a, "it said no", true, begin)
 	if !l.accepted(a) || l.accepted(a) {
 		t.Error("accepted: it does not report once that the administrator was rejected before")
 	}
 	may("accepted", "y", 0, true)
 
-	l.failed(a, true, begin)
+	l.failed(a, "it said no", true, begin)
 	a.target = "t2"
 	may("at another target in the window", "x", window-1, false)
+	if why, _, _ := l.hold(a, "x", false, begin); strings.Contains(why, "it said no") {
+		t.Errorf("at another target: %q", why)
+	}
 	may("a probe of another target", "probe", window, true)
 	l.release(a, "probe")
 	a.version = fingerprint{3}
 	may("with a new version", "x", 0, true)
 	may("with a new version that another tries", "y", 0, false)
-	l.failed(a, true, begin)
+	l.failed(a, "it said no", true, begin)
 	may("with a new version that was rejected", "y", window-1, false)
 	l.accepted(a)
 	a.version = fingerprint{4}
@@ -78,7 +85,7 @@ func TestRejectedAdministratorsAreBounded(t *testing.T) {
 	admin := func(n int) administrator { return administrator{version: key(n), account: fingerprint{0xff, 0xff}} }
 	const more = 10
 	for n := range maxRejectedAdmins + more {
-		l.failed(admin(n), true, begin.Add(time.Duration(n)*time.Microsecond))
+		l.failed(admin(n), "it said no", true, begin.Add(time.Duration(n)*time.Microsecond))
 	}
 	if len(l.rejected) != maxRejectedAdmins {
 		t.Errorf("%d are remembered, want %d", len(l.rejected), maxRejectedAdmins)

@@ -417,7 +417,13 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 		Account: c.Account,
 		Text:    "The target does not accept the stored credential of " + c.Account + ": " + said + ".",
 	}
-	if v == target.Impossible {
+	isClosed := func(f target.Finding) bool { return f.Closed && f.InUse }
+	switch i := slices.IndexFunc(k.check.Findings, isClosed); {
+	case v != target.Impossible:
+	case i >= 0: // which may be the whole reason
+		f.Fix = fmt.Sprintf("First do what the finding %s says. Then %s shows whether the target accepts the stored "+
+			"credential.", k.check.Findings[i].Code, fault.Command("rotation probe", k.secret.Name))
+	default:
 		f.Fix = "Run " + fault.Command("rotation probe", k.secret.Name) + ", then " +
 			fault.Command("rotation repair", k.secret.Name, "--adopt=FILE") + " with a file that has a credential that works."
 	}

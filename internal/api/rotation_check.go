@@ -223,7 +223,8 @@ func shownFindings(list []target.Finding, consents []string) []kms.RotationFindi
 // may have reached the target is sent again without a check: what it left there, such as a second
 // password at one of several hosts, would be a finding that keeps the rotation from completing it.
 // An emergency does not wait for what the holder of the leaked credential can bring about: the
-// event says in words what that is, and what the emergency leaves that the holder can use.
+// event says in words what that is, and what the emergency leaves that the holder can use. With an
+// error, its Base says whether the account was found to lack the credential in use.
 func (t *Turn) MayBegin(
 	ctx context.Context, system target.Target, sending rotation.Event,
 ) (rotation.Event, error) {
@@ -247,6 +248,9 @@ func (t *Turn) MayBegin(
 		sending.Text = rotation.Overridden(list)
 	}
 	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
+		if rotation.ShowDrift(findings) {
+			sending.Base = target.Dead
+		}
 		return sending, fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",
 			fault.Text(fault.Named(reason, t.Secret.Name)), t.Secret.Name)
 	}

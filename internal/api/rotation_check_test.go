@@ -50,6 +50,13 @@ func TestCheckRotation(t *testing.T) {
 		Consent:    "change-auth-plugin",
 	}
 	limit := target.Finding{Code: "limit", Verdict: target.Impossible, Text: "No room.", Fix: "ALTER ROLE."}
+	locked := target.Finding{
+		Code:    "locked",
+		Verdict: target.Impossible,
+		Text:    "It is locked.",
+		Closed:  true,
+		InUse:   true,
+	}
 	limitOf := func(s target.Strategy) target.Finding {
 		f := limit
 		f.Strategies = []target.Strategy{s}
@@ -115,6 +122,15 @@ func TestCheckRotation(t *testing.T) {
 			verdict: "impossible",
 			want:    "single impossible, double impossible" + second + ", login-rejected",
 			logins:  1,
+		},
+		{
+			name:     "rejected, and locked",
+			wrong:    "changed by hand",
+			findings: []target.Finding{locked},
+			verdict:  "impossible",
+			want:     "single impossible, double impossible" + second + ", locked, login-rejected",
+			fix:      "keyturn rotation probe db shows whether the target accepts the stored credential.",
+			logins:   1,
 		},
 		{
 			name:    "no right to the database",
@@ -428,6 +444,7 @@ func TestMayBegin(t *testing.T) {
 	t.Parallel()
 	w, m := rotating(t)
 	m.says(nil, target.Finding{Code: "plugin", Verdict: target.NeedsConsent, Text: "It changes.", Consent: "plugin"})
+	var base target.Liveness
 	may := func(mode rotation.Mode, consents ...string) error {
 		t.Helper()
 		w.inState(t, "db", rotation.Prepared)
@@ -439,15 +456,23 @@ func TestMayBegin(t *testing.T) {
 		if err != nil || !ok {
 			t.Fatalf("load: %v, %v", ok, err)
 		}
-		_, err = turn.MayBegin(t.Context(), m, rotation.Event{})
+		e, err := turn.MayBegin(t.Context(), m, rotation.Event{})
+		base = e.Base
 		return err
 	}
 	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse ||
 		!strings.Contains(err.Error(), "configure db --consent=plugin") {
 		t.Errorf("without consent: %v", err)
 	}
+	if base != target.NotKnown {
+		t.Errorf("without consent: the base is %v", base)
+	}
 	if err := may(rotation.Rotate, "plugin"); err != nil {
 		t.Errorf("with consent: %v", err)
+	}
+	m.says(nil, target.Finding{Code: "no-password", Verdict: target.Impossible, Text: "It lacks it.", Drift: true})
+	if err := may(rotation.Rotate); fault.KindOf(err) != fault.InUse || base != target.Dead {
+		t.Errorf("without the credential in use: the base is %v, %v", base, err)
 	}
 	if err := may(rotation.Reapply); err != nil {
 		t.Errorf("a repair: %v", err)

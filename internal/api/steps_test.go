@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/internal/rotator"
 	"github.com/keyturn/keyturn/internal/secret"
 	"github.com/keyturn/keyturn/internal/store"
+	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -45,6 +47,74 @@ func TestGraceBeginsWhenThePromotionIsStored(t *testing.T) {
 	r := w.record(t, "double")
 	if r.State != rotation.InGrace || r.GraceUntil.Sub(w.now) != r.Grace.Min || r.Grace.Min == 0 {
 		t.Errorf("state %s: the grace period of %s has %s left", r.State, r.Grace.Min, r.GraceUntil.Sub(w.now))
+	}
+}
+
+// TestPausesTakeNoResult verifies that a caller who pauses and resumes a secret during each step of
+// its rotation does not delay it, and that the last of these calls counts.
+func TestPausesTakeNoResult(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("one", "x")
+	m.set("two", "y")
+	lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	disturb := func(_, point string) {
+		if strings.HasPrefix(point, "before storing ") {
+			steps++
+			w.must(t, "ResumeRotation", "SecretName", "double")
+			w.must(t, "UpdateSecretRotationPolicy", "SecretName", "double", "EnableAutomaticRotation", "true",
+				"RotationInterval", fmt.Sprintf("%dd", 10+steps))
+			w.must(t, "PauseRotation", "SecretName", "double")
+		}
+	}
+	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{At: disturb}).Steps(lead)
+	w.must(t, "RotateSecret", "SecretName", "double", "VersionId", "v2")
+	for range 20 {
+		more, err := engine.Step(t.Context(), store.Due{Account: account, Name: "double"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !more || w.record(t, "double").State == rotation.InGrace {
+			break
+		}
+	}
+	if r := w.record(t, "double"); r.State != rotation.InGrace || !r.Paused || steps == 0 {
+		t.Errorf("state %s, paused %t, after %d steps that were stored", r.State, r.Paused, steps)
+	}
+}
+
+// TestMissingCredentialEndsInAQuarantine verifies that a rotation which finds at the target that
+// the account lacks the credential in use has it probed at once, although the last probe was a
+// moment ago.
+func TestMissingCredentialEndsInAQuarantine(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("one", "changed by hand")
+	m.says(nil, target.Finding{Code: "no-password", Verdict: target.Impossible, Text: "It lacks it.", Drift: true})
+	lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) {
+		*r = r.Seen("v1", w.now, w.now.Add(time.Hour))
+	})
+	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{}).Steps(lead)
+	w.must(t, "RotateSecret", "SecretName", "double", "VersionId", "v2")
+	for range 20 {
+		more, err := engine.Step(t.Context(), store.Due{Account: account, Name: "double"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !more {
+			w.now = w.now.Add(rotation.LoginWindow)
+		}
+	}
+	if r := w.record(t, "double"); r.State != rotation.Quarantined || r.Health.Live {
+		t.Errorf("state %s, live %t: %s", r.State, r.Health.Live, r.Reason)
 	}
 }
 

@@ -225,6 +225,9 @@ func explanation(r *kms.DescribeRotationResponse) string {
 
 What can be done:
 
+  keyturn rotation check %[1]s
+      reads at the target whether the account is locked, has expired or may not log in. If so, correct that
+      there first, and then use --probe: nothing else below opens the account.
   keyturn rotation repair %[1]s --probe
       asks the target again which credential it accepts, and goes on from there. It changes nothing at the
       target: use it after the credential was corrected there.

@@ -86,6 +86,11 @@ func appliesTo(f target.Finding, strategy target.Strategy) bool {
 	return len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy)
 }
 
+// ShowDrift reports whether findings say that the account does not have the credential in use.
+func ShowDrift(findings []target.Finding) bool {
+	return slices.ContainsFunc(findings, func(f target.Finding) bool { return f.Drift })
+}
+
 // Agreed reports whether consents has the token that a finding needs. A finding that needs none is
 // agreed to, unless it makes the rotation impossible.
 func Agreed(f target.Finding, consents []string) bool {

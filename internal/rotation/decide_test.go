@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -711,4 +712,86 @@ func TestMayRetire(t *testing.T) {
 			t.Errorf("after %s: want %t", answerName(a), want)
 		}
 	}
+}
+
+// TestMissingCredentialIsProbed verifies that a rotation which the target refuses, because its own
+// state lacks the credential in use, has that credential probed at once: the last probe may have
+// found it live.
+func TestMissingCredentialIsProbed(t *testing.T) {
+	t.Parallel()
+	later := noon.Add(time.Hour)
+	for _, tt := range []struct {
+		name  string
+		base  target.Liveness
+		probe time.Time
+		want  time.Time
+	}{
+		{"missing", target.Dead, later, noon},
+		{"not known", target.NotKnown, later, later},
+		{"never probed", target.Dead, time.Time{}, time.Time{}},
+	} {
+		r := record(rotation.Prepared)
+		r.Attempt, r.Health = 0, rotation.Health{ProbedAt: noon, Live: true, NextAt: tt.probe}
+		r, err := rotation.Next(r, rotation.Event{Kind: rotation.Impossible, Base: tt.base}, noon)
+		if err != nil || r.State != rotation.Abandoned || !r.Health.NextAt.Equal(tt.want) {
+			t.Errorf("%s: %s, probed at %v, want %v; %v", tt.name, r.State, r.Health.NextAt, tt.want, err)
+		}
+	}
+}
+
+// TestWhatOutdatesAStep verifies that a pause and another plan of the next rotation leave a step
+// under way valid, and that nothing else does.
+func TestWhatOutdatesAStep(t *testing.T) {
+	t.Parallel()
+	plan := map[string]bool{"Seq": true, "Due": true, "Paused": true, "Pause": true}
+	before := record(rotation.Applied)
+	fields := reflect.TypeFor[rotation.Record]()
+	for i := range fields.NumField() {
+		name := fields.Field(i).Name
+		if name == "State" {
+			continue
+		}
+		r := before
+		field := reflect.ValueOf(&r).Elem().Field(i)
+		changed := field.Interface()
+		for n := int64(0); reflect.DeepEqual(changed, field.Interface()); n++ {
+			setField(t, name, field, n)
+		}
+		if got := r.Outdates(before); got == plan[name] {
+			t.Errorf("%s: outdates: %t, want %t", name, got, !plan[name])
+		}
+	}
+	idle := record(rotation.Idle)
+	if !idle.WithPause(&rotation.Pause{Since: noon}).Outdates(idle) {
+		t.Error("a pause leaves a rotation that is about to begin valid")
+	}
+}
+
+// setField gives a field another value than zero, of its own for each n.
+func setField(t *testing.T, name string, field reflect.Value, n int64) {
+	t.Helper()
+	switch {
+	case field.Type() == reflect.TypeFor[time.Time]():
+		field.Set(reflect.ValueOf(noon.Add(time.Duration(n+1) * time.Second)))
+		return
+	case field.Kind() == reflect.Pointer:
+		field.Set(reflect.New(field.Type().Elem()))
+		return
+	case field.Kind() == reflect.Slice:
+		field.Set(reflect.MakeSlice(field.Type(), int(n+1), int(n+1)))
+		return
+	case field.Kind() == reflect.Struct:
+		setField(t, name, field.Field(0), n)
+		return
+	case field.CanInt():
+		field.SetInt(n + 1)
+		return
+	case field.Kind() == reflect.Bool:
+		field.SetBool(true)
+		return
+	case field.Kind() == reflect.String:
+		field.SetString(fmt.Sprint("x", n))
+		return
+	}
+	t.Fatalf("no other value for %s", name)
 }

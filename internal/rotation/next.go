@@ -184,6 +184,9 @@ func (r Record) onPrepared(e Event, now time.Time) (Record, bool) {
 		r = r.denied(e, now)
 	case Impossible: // the target was removed, lacks the strategy now, or does not allow the account
 		r = r.unsent(e.Text, now)
+		if e.Base == target.Dead && r.State == Abandoned {
+			r.Health = r.Health.dueAt(now)
+		}
 	default:
 		return r, false
 	}

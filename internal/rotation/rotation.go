@@ -11,6 +11,7 @@ package rotation
 import (
 	"cmp"
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -93,7 +94,8 @@ type Record struct {
 	Base      string `json:"base,omitempty"`
 	// Fence is the token of the engine that wrote the record last: a later engine has a greater one.
 	Fence int64 `json:"fence,omitempty"`
-	// Seq counts the writes: who has read one decides about that one.
+	// Seq counts the writes after which a step that was decided on before no longer holds, see
+	// [Record.Outdates]: who has read one decides about that one.
 	Seq int64 `json:"seq,omitempty"`
 
 	Attempt    int  `json:"attempt,omitempty"`    // sends of this candidate
@@ -286,6 +288,14 @@ func (h Health) until(at time.Time) Health {
 	return h
 }
 
+// dueAt returns the health with a probe that is due at a time; without one if none is ever made.
+func (h Health) dueAt(at time.Time) Health {
+	if !h.NextAt.IsZero() {
+		h.NextAt, h.DueAt = at, time.Time{}
+	}
+	return h
+}
+
 // AskedProbe returns the record after a caller has asked for a probe. One that is due keeps its
 // turn.
 func (r Record) AskedProbe(now time.Time) Record {
@@ -407,6 +417,20 @@ func (r Record) graceless() Record {
 func (r Record) Urgent(outlasts string) Record {
 	r.Trigger, r.Outlasts = Emergency, outlasts
 	return r.graceless()
+}
+
+// Outdates reports whether a step that an engine has decided on with the record before no longer
+// holds with r. A pause and the time of the next rotation outdate no step of a rotation under way:
+// they concern what has not begun, and a caller who changes them without end would take the results
+// of all steps.
+func (r Record) Outdates(before Record) bool {
+	if !r.InFlight() {
+		return true
+	}
+	for _, record := range []*Record{&r, &before} {
+		record.Seq, record.Due, record.Paused, record.Pause = 0, time.Time{}, false, nil
+	}
+	return !reflect.DeepEqual(r, before)
 }
 
 // note appends to the history. A step that repeats itself has one entry, with its last time.

@@ -81,7 +81,9 @@ func (w *worker) send(ctx context.Context, t *api.Turn, system target.Target, ch
 		return err
 	}
 	if err := w.within(ctx, admit); err != nil {
-		return w.end(ctx, t, system, change, notBegun(t, err))
+		e := notBegun(t, err)
+		e.Base = sending.Base
+		return w.end(ctx, t, system, change, e)
 	}
 	if t.Record.NeedsBase() {
 		if base == target.Dead {

@@ -17,11 +17,15 @@ func (tx *Tx) Rotation(account, name string) (rotation.Record, bool, error) {
 }
 
 // PutRotation writes a rotation record that was read in this transaction, and the time at which the
-// engine must check it. It increases r.Seq, so that r is the record as stored.
+// engine must check it. It increases r.Seq if that outdates a step, so that r is the record as
+// stored.
 func (tx *Tx) PutRotation(r *rotation.Record) error {
-	r.Seq++
-	if err := tx.unwake(r.Account, r.Secret); err != nil {
+	old, ok, err := tx.unwake(r.Account, r.Secret)
+	if err != nil {
 		return err
+	}
+	if !ok || r.Outdates(old) {
+		r.Seq++
 	}
 	if at := r.Wake(); !at.IsZero() {
 		due := Due{Account: r.Account, Name: r.Secret}
@@ -32,24 +36,24 @@ func (tx *Tx) PutRotation(r *rotation.Record) error {
 	return rotationKind.save(tx, *r)
 }
 
-// unwake removes the wake time of the stored record.
-func (tx *Tx) unwake(account, name string) error {
+// unwake removes the wake time of the stored record, and returns that record; ok is false if there
+// is none.
+func (tx *Tx) unwake(account, name string) (old rotation.Record, ok bool, err error) {
 	key := rotationKind.key(in(account, name))
 	stored, ok := tx.reads[key]
 	if !ok {
-		return fmt.Errorf("the rotation of %q is written without having been read", name)
+		return old, false, fmt.Errorf("the rotation of %q is written without having been read", name)
 	}
 	if stored.data == nil {
-		return nil
+		return old, false, nil
 	}
-	old, err := rotationKind.decode(tx.db, key, stored.data)
-	if err != nil {
-		return err
+	if old, err = rotationKind.decode(tx.db, key, stored.data); err != nil {
+		return old, false, err
 	}
 	if at := old.Wake(); !at.IsZero() {
 		wakeKind.delete(tx, duePath(at, account, name))
 	}
-	return nil
+	return old, true, nil
 }
 
 // DeleteRotation removes the rotation record of a secret, if it has one.
@@ -58,7 +62,7 @@ func (tx *Tx) DeleteRotation(account, name string) error {
 	if err != nil || !ok {
 		return err
 	}
-	if err := tx.unwake(account, name); err != nil {
+	if _, _, err := tx.unwake(account, name); err != nil {
 		return err
 	}
 	rotationKind.delete(tx, in(account, name))

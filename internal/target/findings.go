@@ -67,6 +67,7 @@ func (f *Findings) NeedsConsent(code, text, fix string, strategies ...Strategy) 
 // [CheckRequest.Reopening].
 func (f *Findings) Closed(code, text, fix string) {
 	f.Impossible(code, text, f.request.Reopening(fix))
+	f.last().Closed = true
 }
 
 // ChangesOthers is NeedsConsent for a change to accounts that may belong to others than the

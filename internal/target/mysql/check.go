@@ -114,6 +114,13 @@ func (c *checker) ask(consent string, of subject, text, fix string, s ...target.
 	c.found = append(c.found, f.List...)
 }
 
+// closed adds a finding about an account with which no login succeeds before the fix.
+func (c *checker) closed(code string, of subject, text, fix string) {
+	f := c.findings(of)
+	f.Closed(code, text, fix)
+	c.found = append(c.found, f.List...)
+}
+
 // drifted adds a finding that the account does not have the credential in use.
 func (c *checker) drifted(code string, of subject, text, fix string) {
 	f := c.findings(of)
@@ -301,8 +308,8 @@ func (c *checker) terms(a account, self string) {
 		c.report("login-terms", target.Impossible, own(self), self+" cannot log in as this secret says: "+fix+".", fix)
 	}
 	if a.locked {
-		c.report("account-locked", target.Impossible, own(self), self+" is locked.",
-			c.request.Reopening(statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Current.Account, a.host)))
+		c.closed("account-locked", own(self), self+" is locked.",
+			statement("ALTER USER "+self+" ACCOUNT UNLOCK;", c.request.Current.Account, a.host))
 	}
 	if a.terms.expired {
 		c.report("password-expired", target.Note, own(self),

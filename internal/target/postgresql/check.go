@@ -126,6 +126,7 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 		k.found(f)
 		return role{}, nil
 	}
+	f.Closed = true
 	if !r.canLogin {
 		f.Code, f.Text = "no-login", fmt.Sprintf("Role %q is not allowed to log in (NOLOGIN).", name)
 		f.Fix = k.reopening(name, "Run "+alter+" LOGIN.")
