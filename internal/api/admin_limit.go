@@ -36,9 +36,10 @@ type fingerprint [sha256.Size]byte
 
 // administrator is the account with which a target is opened: see [Env.administratorOf].
 type administrator struct {
-	// version identifies it with the version of its secret, and account without.
-	version, account fingerprint
-	target           string // the ID of the target
+	// version identifies it with the version of its secret, account without, and here with that
+	// version and the target.
+	version, account, here fingerprint
+	target                 string // the ID of the target
 }
 
 // rejectedAdmin is an administrator that a target has rejected.
@@ -60,8 +61,8 @@ func newAdminLimit() *adminLimit {
 
 // hold returns why by may not log in as an administrator now, and when to ask again; empty if it
 // may. by is a call, or the ARN of the secret that turns of the engine are for. An administrator
-// that was rejected is left alone for a [rotation.LoginWindow], and by probes of the target that
-// has rejected it for [probeAdminAfter]. Then by holds it: no other caller may log in until it was
+// that was rejected is left alone for a [rotation.LoginWindow], and by probes of a target that has
+// rejected it for [probeAdminAfter]. Then by holds it: no other caller may log in until it was
 // rejected or accepted, or by releases it. soon says that only another caller holds it.
 func (l *adminLimit) hold(
 	a administrator, by any, probes bool, now time.Time,
@@ -76,16 +77,18 @@ func (l *adminLimit) hold(
 	}
 	if seen.at.After(now.Add(rotation.LoginWindow)) { // the clock was set back
 		delete(l.rejected, a.version)
+		delete(l.rejected, a.here)
 		return "", now, false
 	}
-	if from = seen.at.Add(rotation.LoginWindow); probes && seen.target == a.target {
-		from = seen.at.Add(probeAdminAfter)
+	from = seen.at.Add(rotation.LoginWindow)
+	if here, known := l.rejected[a.here]; known && probes && here.at.Add(probeAdminAfter).After(from) {
+		from = here.at.Add(probeAdminAfter)
 	}
 	// Callers read the clock before they are here, so heldAt may be a little later than now.
 	held := seen.by != nil && seen.by != by && now.Sub(seen.heldAt).Abs() < rotation.LoginWindow
 	switch {
-	case now.Before(from) && seen.target != a.target:
-		return "was registered with an administrator that another target at its addresses has just rejected", from, false
+	case now.Before(from) && seen.target != a.target: // which the caller may not know
+		return "has rejected a login as its administrator at " + wholeSecond(seen.at), from, false
 	case now.Before(from):
 		return fmt.Sprintf("has rejected a login as its administrator at %s (%s)", wholeSecond(seen.at), seen.said),
 			from, false
@@ -114,8 +117,9 @@ func (l *adminLimit) failed(a administrator, said string, rejected bool, now tim
 	defer l.mu.Unlock()
 	if _, known := l.rejected[a.version]; known || rejected {
 		seen := rejectedAdmin{at: now, target: a.target, said: said}
-		l.putLocked(a.version, seen)
-		l.putLocked(a.account, seen)
+		for _, key := range []fingerprint{a.version, a.account, a.here} {
+			l.putLocked(key, seen)
+		}
 	}
 }
 
@@ -145,8 +149,10 @@ func (l *adminLimit) accepted(a administrator) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, known := l.rejected[a.account]
-	delete(l.rejected, a.version)
-	delete(l.rejected, a.account)
+	known = known || !l.rejected[a.version].at.IsZero()
+	for _, key := range []fingerprint{a.version, a.account, a.here} {
+		delete(l.rejected, key)
+	}
 	return known
 }
 
@@ -169,8 +175,10 @@ func (e *AdminWaitError) Unwrap() error { return e.err }
 func (e *Env) administratorOf(t store.Target, account, version string) administrator {
 	addresses := slices.Sorted(slices.Values(e.Kinds[t.Kind].AddressesOf(t.Config)))
 	parts := append([]string{t.Account, t.Kind, account, t.AdminSecret}, addresses...)
-	of := func(parts []string) fingerprint { return sha256.Sum256(fmt.Appendf(nil, "%q", parts)) }
-	return administrator{version: of(append(parts, version)), account: of(parts), target: t.ID}
+	of := func(more ...string) fingerprint {
+		return sha256.Sum256(fmt.Appendf(nil, "%q", slices.Concat(parts, more)))
+	}
+	return administrator{version: of(version), account: of(), here: of(version, t.ID), target: t.ID}
 }
 
 // adminMayLogIn refuses to log in as an administrator that the target has rejected, with an
@@ -225,7 +233,7 @@ func (c *Call) adminAnswered(t store.Target, err error) {
 func (c *Call) adminAccepted(t store.Target) {
 	for _, a := range c.admins {
 		if a.target == t.ID && c.gate.admins.accepted(a) {
-			c.gate.targetChanged(t.Account, t.Name)
+			c.gate.hurries.add(place{account: t.Account, admin: t.AdminSecret})
 		}
 	}
 }

@@ -129,6 +129,9 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, st step) (rotation
 	if another {
 		e.gate.currentChanged(ctx, t.Secret.Account, t.Secret.Name)
 	}
+	if stored.CanHurry() && t.hasOldTarget(ctx) {
+		e.gate.targetChanged(t.Secret.Account, t.Target.Name)
+	}
 	return stored, nil
 }
 

@@ -3,9 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
-	"errors"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,8 +21,8 @@ const (
 	hurryLimit = 30 * time.Second // of one pass
 )
 
-// place names a target.
-type place struct{ account, target string }
+// place names a target, or, with its secret, an administrator: all its targets are meant then.
+type place struct{ account, target, admin string }
 
 // hurries are the targets at which what has failed may be fixed now. The rotations that wait there
 // before they try again are tried again, after the call that has changed something: a call does not
@@ -65,40 +63,62 @@ func (g *Gate) RunHurries(ctx context.Context) {
 }
 
 // hurry makes the engine retry now what has failed at the targets that have changed. Each rotation
-// is retried at most once a minute, see [rotation.Record.CanHurry].
+// is retried at most once a minute, see [rotation.Record.CanHurry]. The places of an account for
+// which that fails are kept for the next pass.
 func (g *Gate) hurry(ctx context.Context) {
-	at := g.hurries.take(g.env.Now())
-	if len(at) == 0 {
-		return
+	byAccount := map[string][]place{}
+	for p := range g.hurries.take(g.env.Now()) {
+		byAccount[p.account] = append(byAccount[p.account], p)
 	}
-	ctx, cancel := context.WithTimeout(ctx, hurryLimit)
-	defer cancel()
-	waiting := map[string][]string{} // names of secrets by account
-	var failures []error
-	for _, account := range slices.Compact(slices.Sorted(accountsOf(at))) {
-		err := store.Snapshot(ctx, g.env.DB).Rotations(account, "", "", func(r rotation.Record) bool {
-			if at[place{account, r.Target}] && r.CanHurry() {
-				waiting[account] = append(waiting[account], r.Secret)
-			}
-			return true
-		})
-		failures = append(failures, err, eachRecord(waiting[account], func(name string) error {
-			return g.hurryOne(ctx, account, name)
-		}))
-	}
-	if err := errors.Join(failures...); err != nil && g.env.Log != nil {
-		g.env.Log.Info("rotations that wait for another try go on at their own time", "err", err)
+	for account, places := range byAccount {
+		err := g.hurryAccount(ctx, account, places)
+		if err == nil {
+			continue
+		}
+		for _, p := range places {
+			g.hurries.add(p)
+		}
+		if g.env.Log != nil {
+			g.env.Log.Info("rotations that wait for another try are tried later", "account", account, "err", err)
+		}
 	}
 }
 
-func accountsOf(places map[place]bool) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for p := range places {
-			if !yield(p.account) {
-				return
-			}
+// hurryAccount retries what waits at some places of an account.
+func (g *Gate) hurryAccount(ctx context.Context, account string, places []place) error {
+	ctx, cancel := context.WithTimeout(ctx, hurryLimit)
+	defer cancel()
+	tx := store.Snapshot(ctx, g.env.DB)
+	changed, admins := map[string]bool{}, map[string]bool{}
+	for _, p := range places {
+		if p.admin != "" {
+			admins[p.admin] = true
+		} else {
+			changed[p.target] = true
 		}
 	}
+	if len(admins) > 0 {
+		err := tx.Targets(account, "", func(t store.Target) bool {
+			if admins[t.AdminSecret] {
+				changed[t.Name] = true
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	var waiting []string
+	err := tx.Rotations(account, "", "", func(r rotation.Record) bool {
+		if changed[r.Target] && r.CanHurry() {
+			waiting = append(waiting, r.Secret)
+		}
+		return true
+	})
+	return cmp.Or(err, eachRecord(waiting, func(name string) error { return g.hurryOne(ctx, account, name) }))
 }
 
 func (g *Gate) hurryOne(ctx context.Context, account, name string) error {
@@ -122,23 +142,16 @@ func (g *Gate) hurryOne(ctx context.Context, account, name string) error {
 }
 
 // targetChanged has what failed at a target tried again, because it may be fixed.
-func (g *Gate) targetChanged(account, name string) { g.hurries.add(place{account, name}) }
+func (g *Gate) targetChanged(account, name string) {
+	g.hurries.add(place{account: account, target: name})
+}
 
 // currentChanged is targetChanged for the targets whose administrator is in a secret that has
 // another current version now.
-func (g *Gate) currentChanged(ctx context.Context, account, name string) {
-	tx := store.Snapshot(ctx, g.env.DB)
-	if used, err := tx.GuardUse(account, name); err != nil || !used { // so that most calls scan no targets
-		return
-	}
-	err := tx.Targets(account, "", func(t store.Target) bool {
-		if t.AdminSecret == name {
-			g.targetChanged(account, t.Name)
-		}
-		return true
-	})
-	if err != nil && g.env.Log != nil {
-		g.env.Log.Info("rotations that wait for an administrator go on at their own time", "secret", name, "err", err)
+func (g *Gate) currentChanged(ctx context.Context, account, secretName string) {
+	used, err := store.Snapshot(ctx, g.env.DB).GuardUse(account, secretName)
+	if used || err != nil { // most secrets are of no target
+		g.hurries.add(place{account: account, admin: secretName})
 	}
 }
 

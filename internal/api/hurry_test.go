@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -34,6 +35,7 @@ func TestFixedTargetIsTriedAtOnce(t *testing.T) {
 	}{
 		{"UpdateTarget", []string{"TargetName", "pg", "Config", elsewhere}, true},
 		{"UpdateTarget", []string{"TargetName", "pg", "Config", toMemory}, false},
+		{"UpdateTarget", []string{"TargetName", "pg", "Config", " " + toMemory}, false},
 		{"UpdateTarget", []string{"TargetName", "pg", "AdminSecretName", "other-admin"}, true},
 		{"UpdateTarget", []string{"TargetName", "pg", "AdminSecretName", "pg-admin"}, false},
 		{"UpdateTarget", []string{"TargetName", "pg", "Description", "another"}, false},
@@ -126,6 +128,77 @@ func TestWhatIsTriedAtOnce(t *testing.T) {
 	w.must(t, "RepairRotation", "SecretName", "db", "RepairAction", kms.RepairProbe)
 	if w.record(t, "db").Seq != before {
 		t.Error("rotation retry takes the result of a step that is under way")
+	}
+}
+
+// TestRetryIsBounded verifies that a caller has a rotation that waits for its administrator tried
+// again once a minute, as any other.
+func TestRetryIsBounded(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.waits(t, "db", 0, w.now.Add(-time.Hour), true)
+	for _, want := range []time.Duration{0, time.Minute} {
+		w.must(t, "RepairRotation", "SecretName", "db", "RepairAction", kms.RepairProbe)
+		if got := w.record(t, "db").NextAt.Sub(w.now); got != want {
+			t.Errorf("tried in %s, want %s", got, want)
+		}
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.NextAt = w.now.Add(5 * time.Minute) })
+	}
+}
+
+// TestFixedDuringAStep verifies that a change of a target, or of its administrator, during a step
+// that then fails has that tried again a minute later, instead of after its pause.
+func TestFixedDuringAStep(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		call string
+		with []string
+		want time.Duration
+	}{
+		{"UpdateTarget", []string{"TargetName", "pg", "Config", elsewhere}, time.Minute},
+		{"UpdateTarget", []string{"TargetName", "pg", "Description", "another"}, 5 * time.Minute},
+		{"PutSecretValue", []string{"SecretName", "pg-admin", "SecretData", adminValue, "VersionId", "v2"}, time.Minute},
+	} {
+		w, _ := rotating(t)
+		w.waits(t, "db", 20, w.now.Add(-time.Hour), false)
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.NextAt = w.now })
+		lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		engine := w.gate.Engine(lead.Token)
+		turn, ok, err := engine.Load(t.Context(), account, "db")
+		if err != nil || !ok {
+			t.Fatalf("load: %v, %v", ok, err)
+		}
+		w.must(t, tt.call, tt.with...)
+		w.gate.Hurry(t.Context())
+		if _, err := engine.Move(t.Context(), turn, rotation.Event{Kind: rotation.Failed, Jitter: 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		turn.End()
+		begin := w.now
+		w.now = w.now.Add(20 * time.Second)
+		w.gate.Hurry(t.Context())
+		if got := w.record(t, "db").NextAt.Sub(begin); got != tt.want {
+			t.Errorf("%s %v: tried after %s, want %s", tt.call, tt.with, got, tt.want)
+		}
+	}
+}
+
+// TestHurryFailsAndIsRepeated verifies that a store which does not answer loses no retry.
+func TestHurryFailsAndIsRepeated(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	w.waits(t, "db", 3, w.now.Add(-time.Hour), false)
+	w.must(t, "UpdateTarget", "TargetName", "pg", "Config", elsewhere)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	w.gate.Hurry(ended)
+	w.now = w.now.Add(20 * time.Second)
+	w.gate.Hurry(t.Context())
+	if r := w.record(t, "db"); !r.NextAt.Equal(w.now) {
+		t.Errorf("the rotation waits for another %s", r.NextAt.Sub(w.now))
 	}
 }
 

@@ -250,6 +250,52 @@ func TestTestsHoldNoAdministrator(t *testing.T) {
 	}
 }
 
+// TestAdoptionHoldsNoAdministrator verifies that the login with a credential that is to be adopted
+// keeps no other caller from a rejected administrator.
+func TestAdoptionHoldsNoAdministrator(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg")
+	w.inState(t, "gen", rotation.Quarantined)
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	w.check(t, "db")
+	m.refuses(nil)
+	w.now = w.now.Add(rotation.LoginWindow)
+	before, asked := m.checked(), 0
+	m.inLogin(func() {
+		w.must(t, "CheckRotation", "SecretName", "double")
+		asked = m.checked() - before
+	})
+	w.must(t, "RepairRotation", "SecretName", "gen", "RepairAction", kms.RepairAdopt, "VersionId", "v5",
+		"SecretData", `{"username":"gen","password":"p"}`)
+	if asked != 1 {
+		t.Errorf("a check meanwhile has asked the target %d times, want once", asked)
+	}
+}
+
+// TestAcceptedAdministratorWakesAllItsTargets verifies that a login in which one target lets a
+// rejected administrator in has tried again what waits for that administrator at others.
+func TestAcceptedAdministratorWakesAllItsTargets(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.must(t, "RegisterTarget", "TargetName", "pg2", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "pg2")
+	m.refuses(target.AsAdmin(target.Failed(target.Rejected, "28P01", "log in as rotator: no")))
+	w.check(t, "gen")
+	w.waits(t, "db", 0, w.now, true)
+	if _, err := w.call(t, rootPrincipal, "TestTarget", "TargetName", "pg"); err == nil ||
+		!strings.Contains(err.Error(), `"pg" has rejected a login`) || strings.Contains(err.Error(), "another target") {
+		t.Errorf("a test of the other target: %v", err)
+	}
+	m.refuses(nil)
+	w.now = w.now.Add(rotation.LoginWindow)
+	w.check(t, "gen")
+	w.gate.Hurry(t.Context())
+	if r := w.record(t, "db"); !r.NextAt.Equal(w.now) {
+		t.Errorf("the rotation at the other target waits for another %s", r.NextAt.Sub(w.now))
+	}
+}
+
 // TestCheckTriesItsAdministratorOnce verifies that a call makes no second login as an administrator
 // that was rejected, for example to read the target's own state.
 func TestCheckTriesItsAdministratorOnce(t *testing.T) {

@@ -244,6 +244,31 @@ func TestCheckWithoutALogin(t *testing.T) {
 	}
 }
 
+// TestCheckTakesNoResult verifies that a check during a step of a rotation leaves that step valid.
+func TestCheckTakesNoResult(t *testing.T) {
+	t.Parallel()
+	for _, state := range []rotation.State{rotation.Prepared, rotation.Applying} {
+		w, _ := rotating(t)
+		w.inState(t, "db", state)
+		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Strategy, r.Base = target.Single, "v1" })
+		lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		engine := w.gate.Engine(lead.Token)
+		turn, ok, err := engine.Load(t.Context(), account, "db")
+		if err != nil || !ok {
+			t.Fatalf("load: %v, %v", ok, err)
+		}
+		w.check(t, "db")
+		r, err := engine.Move(t.Context(), turn, rotation.Event{Kind: rotation.Failed}, nil)
+		if err != nil || r.Check == nil {
+			t.Errorf("%s: %v; the check is %v", state, err, r.Check)
+		}
+		turn.End()
+	}
+}
+
 // TestCheckOfAnOldCredential verifies that the result of a check is not stored for a credential
 // that became the current one meanwhile.
 func TestCheckOfAnOldCredential(t *testing.T) {

@@ -111,6 +111,7 @@ func (c *Call) adopt(ctx context.Context, in *kms.RepairRotationRequest) error {
 	if a.lastFailed, err = c.trying(ctx, s.Name); err != nil {
 		return err
 	}
+	c.releaseAdmins() // this login does not show whether the administrator is rejected
 	_, err = c.logInOnce(t, a.credential.Account, func() error { return system.Verify(ctx, a.credential) })
 	c.adminAnswered(t, err)
 	switch {

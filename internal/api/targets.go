@@ -1,14 +1,15 @@
 package api
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -228,13 +229,24 @@ func updateTarget(ctx context.Context, c *Call, in *kms.UpdateTargetRequest) (*k
 			}
 		}
 		t.UpdatedAt = c.At
-		changed = t.AdminSecret != former.AdminSecret || !bytes.Equal(t.Config, former.Config)
+		changed = isRedirected(former, t)
 		return c.targetNamed(t.Name), tx.PutTarget(t)
 	})
 	if err == nil && changed {
 		c.gate.targetChanged(c.Account(), out.TargetName)
 	}
 	return out, err
+}
+
+// isRedirected reports whether a target has another configuration, or its administrator another
+// secret, than before.
+func isRedirected(before, after store.Target) bool {
+	if before.AdminSecret != after.AdminSecret {
+		return true
+	}
+	var configs [2]any
+	err := errors.Join(json.Unmarshal(before.Config, &configs[0]), json.Unmarshal(after.Config, &configs[1]))
+	return err != nil || !reflect.DeepEqual(configs[0], configs[1])
 }
 
 // keepsLogins refuses a configuration of a target that no longer has an address at which the

@@ -57,6 +57,25 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 	return t, err == nil, err
 }
 
+// hasOldTarget reports whether the target or its administrator has changed since the turn has read
+// them: what has failed may be fixed. It reports false if the store does not answer.
+func (t *Turn) hasOldTarget(ctx context.Context) bool {
+	tx := store.Snapshot(ctx, t.env.DB)
+	now, ok, err := tx.Target(t.Target.Account, t.Target.Name)
+	switch {
+	case err != nil || !ok || !t.exists:
+		return false
+	case isRedirected(t.Target, now):
+		return true
+	case now.AdminSecret == "":
+		return false
+	}
+	at := t.env.Now().UTC()
+	before, there, err1 := t.tx.Secret(now.Account, now.AdminSecret, at)
+	after, _, err2 := tx.Secret(now.Account, now.AdminSecret, at)
+	return err1 == nil && err2 == nil && there && hasNewCurrent(before, after)
+}
+
 // holdAccounts makes sure that the secret of a turn holds the accounts to which it is bound, which
 // releases before claims at the binding have left out.
 func (e *Engine) holdAccounts(ctx context.Context, t *Turn) error {

@@ -739,11 +739,13 @@ func TestMissingCredentialIsProbed(t *testing.T) {
 	}
 }
 
-// TestWhatOutdatesAStep verifies that a pause and another plan of the next rotation leave a step
-// under way valid, and that nothing else does.
+// TestWhatOutdatesAStep verifies that a pause, another plan of the next rotation and a check leave
+// a step under way valid, and that nothing else does.
 func TestWhatOutdatesAStep(t *testing.T) {
 	t.Parallel()
-	plan := map[string]bool{"Seq": true, "Due": true, "Paused": true, "Pause": true}
+	plan := map[string]bool{
+		"Seq": true, "Due": true, "Paused": true, "Pause": true, "Check": true, "LoginFailedAt": true,
+	}
 	before := record(rotation.Applied)
 	fields := reflect.TypeFor[rotation.Record]()
 	for i := range fields.NumField() {

@@ -309,14 +309,15 @@ func (r Record) AwaitAdmin(until, now time.Time, why string) Record {
 }
 
 // onHurry is what may have fixed the target: the engine asks it again now, but not more than once a
-// minute. An administrator has a limit of its own. A rotation that waits for another reason keeps
-// waiting.
-func (r Record) onHurry(_ Event, now time.Time) (Record, bool) {
+// minute. A fixed administrator has a limit of its own. A rotation that waits for another reason
+// keeps waiting.
+func (r Record) onHurry(e Event, now time.Time) (Record, bool) {
 	if !r.CanHurry() {
 		return r, false
 	}
 	at := latest(now, r.LoginAt(now))
-	if n := len(r.Steps); n > 0 && !r.AdminWait {
+	isAdminFixed := r.AdminWait && e.Kind == Hurried
+	if n := len(r.Steps); n > 0 && !isAdminFixed {
 		at = latest(at, r.Steps[n-1].At.Add(deniedPause))
 	}
 	if r.NextAt.After(at) {

@@ -420,15 +420,16 @@ func (r Record) Urgent(outlasts string) Record {
 }
 
 // Outdates reports whether a step that an engine has decided on with the record before no longer
-// holds with r. A pause and the time of the next rotation outdate no step of a rotation under way:
-// they concern what has not begun, and a caller who changes them without end would take the results
-// of all steps.
+// holds with r. A pause, the time of the next rotation and the result of a check, with the login
+// that it has made, outdate no step of a rotation under way: no step depends on them, and a caller
+// who changes them without end would take the results of all steps.
 func (r Record) Outdates(before Record) bool {
 	if !r.InFlight() {
 		return true
 	}
 	for _, record := range []*Record{&r, &before} {
 		record.Seq, record.Due, record.Paused, record.Pause = 0, time.Time{}, false, nil
+		record.Check, record.LoginFailedAt = nil, time.Time{}
 	}
 	return !reflect.DeepEqual(r, before)
 }
