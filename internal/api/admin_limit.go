@@ -19,7 +19,7 @@ const (
 	probeAdminAfter = time.Hour
 	// heldPause is when to ask again for an administrator that another caller tries now.
 	heldPause = time.Second
-	// maxRejectedAdmins is how many rejected administrators are remembered.
+	// maxRejectedAdmins is how many entries are kept; each rejected administrator has one or two.
 	maxRejectedAdmins = 10_000
 )
 
@@ -36,10 +36,9 @@ type fingerprint [sha256.Size]byte
 
 // administrator is the account with which a target is opened: see [Env.administratorOf].
 type administrator struct {
-	// version identifies it with the version of its secret, account without, and here with that
-	// version and the target.
-	version, account, here fingerprint
-	target                 string // the ID of the target
+	// version identifies it with the version of its secret, and account without.
+	version, account fingerprint
+	target           string // the ID of the target
 }
 
 // rejectedAdmin is an administrator that a target has rejected.
@@ -50,6 +49,8 @@ type rejectedAdmin struct {
 	target string
 	// said is what the target answered then, as a caller may learn it.
 	said string
+	// targets has when each target has rejected it last, in the last [probeAdminAfter].
+	targets map[string]time.Time
 	// by is the caller that may log in, since heldAt; nil for none.
 	by     any
 	heldAt time.Time
@@ -77,17 +78,18 @@ func (l *adminLimit) hold(
 	}
 	if seen.at.After(now.Add(rotation.LoginWindow)) { // the clock was set back
 		delete(l.rejected, a.version)
-		delete(l.rejected, a.here)
 		return "", now, false
 	}
-	from = seen.at.Add(rotation.LoginWindow)
-	if here, known := l.rejected[a.here]; known && probes && here.at.Add(probeAdminAfter).After(from) {
-		from = here.at.Add(probeAdminAfter)
+	if here := seen.targets[a.target]; probes && !here.IsZero() && !here.After(seen.at) {
+		from = here.Add(probeAdminAfter)
+	}
+	if again := seen.at.Add(rotation.LoginWindow); from.Before(again) {
+		from = again
 	}
 	// Callers read the clock before they are here, so heldAt may be a little later than now.
 	held := seen.by != nil && seen.by != by && now.Sub(seen.heldAt).Abs() < rotation.LoginWindow
 	switch {
-	case now.Before(from) && seen.target != a.target: // which the caller may not know
+	case now.Before(from) && seen.target != a.target: // whose answer the caller may not know
 		return "has rejected a login as its administrator at " + wholeSecond(seen.at), from, false
 	case now.Before(from):
 		return fmt.Sprintf("has rejected a login as its administrator at %s (%s)", wholeSecond(seen.at), seen.said),
@@ -116,10 +118,15 @@ func (l *adminLimit) failed(a administrator, said string, rejected bool, now tim
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.rejected[a.version]; known || rejected {
-		seen := rejectedAdmin{at: now, target: a.target, said: said}
-		for _, key := range []fingerprint{a.version, a.account, a.here} {
-			l.putLocked(key, seen)
+		targets := map[string]time.Time{a.target: now}
+		for id, at := range l.rejected[a.version].targets {
+			if id != a.target && now.Sub(at).Abs() < probeAdminAfter {
+				targets[id] = at
+			}
 		}
+		seen := rejectedAdmin{at: now, target: a.target, said: said, targets: targets}
+		l.putLocked(a.version, seen)
+		l.putLocked(a.account, seen)
 	}
 }
 
@@ -150,9 +157,8 @@ func (l *adminLimit) accepted(a administrator) bool {
 	defer l.mu.Unlock()
 	_, known := l.rejected[a.account]
 	known = known || !l.rejected[a.version].at.IsZero()
-	for _, key := range []fingerprint{a.version, a.account, a.here} {
-		delete(l.rejected, key)
-	}
+	delete(l.rejected, a.version)
+	delete(l.rejected, a.account)
 	return known
 }
 
@@ -178,7 +184,7 @@ func (e *Env) administratorOf(t store.Target, account, version string) administr
 	of := func(more ...string) fingerprint {
 		return sha256.Sum256(fmt.Appendf(nil, "%q", slices.Concat(parts, more)))
 	}
-	return administrator{version: of(version), account: of(), here: of(version, t.ID), target: t.ID}
+	return administrator{version: of(version), account: of(), target: t.ID}
 }
 
 // adminMayLogIn refuses to log in as an administrator that the target has rejected, with an

@@ -111,7 +111,7 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, st step) (rotation
 		switch {
 		case err != nil:
 			return err
-		case !ok || !there || old.Seq != t.Record.Seq:
+		case !ok || !there || old.Seq != t.Record.Seq || t.isStale(st.event.Kind, old, s):
 			return ErrMoved
 		}
 		r, err := st.next(old)

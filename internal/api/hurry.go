@@ -18,7 +18,8 @@ const (
 	// hurryPause is the least time between two retries of what waits at a target: a caller who
 	// changes the target without end causes no more of them.
 	hurryPause = 15 * time.Second
-	hurryLimit = 30 * time.Second // of one pass
+	hurryLimit = 30 * time.Second // of one pass, for each account
+	hurryTries = 10               // of one change, while the store does not answer
 )
 
 // place names a target, or, with its secret, an administrator: all its targets are meant then.
@@ -30,27 +31,32 @@ type place struct{ account, target, admin string }
 // own time.
 type hurries struct {
 	mu      sync.Mutex
-	changed map[place]bool      // guarded by mu
+	changed map[place]int       // how often each is tried at most; guarded by mu
 	last    map[place]time.Time // guarded by mu; entries older than hurryPause are dropped
 }
 
-func newHurries() *hurries { return &hurries{changed: map[place]bool{}, last: map[place]time.Time{}} }
+func newHurries() *hurries { return &hurries{changed: map[place]int{}, last: map[place]time.Time{}} }
 
-func (h *hurries) add(p place) {
+func (h *hurries) add(p place) { h.addFor(p, hurryTries) }
+
+// addFor adds a place that is tried at most so often.
+func (h *hurries) addFor(p place, tries int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.changed[p] = true
+	if tries > h.changed[p] {
+		h.changed[p] = tries
+	}
 }
 
-// take returns the places whose turn it is.
-func (h *hurries) take(now time.Time) map[place]bool {
+// take returns the places whose turn it is, with how often each is tried at most.
+func (h *hurries) take(now time.Time) map[place]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	maps.DeleteFunc(h.last, func(_ place, at time.Time) bool { return now.Sub(at).Abs() >= hurryPause })
-	taken := map[place]bool{}
-	for p := range h.changed {
+	taken := map[place]int{}
+	for p, tries := range h.changed {
 		if _, recent := h.last[p]; !recent {
-			taken[p], h.last[p] = true, now
+			taken[p], h.last[p] = tries, now
 			delete(h.changed, p)
 		}
 	}
@@ -64,10 +70,11 @@ func (g *Gate) RunHurries(ctx context.Context) {
 
 // hurry makes the engine retry now what has failed at the targets that have changed. Each rotation
 // is retried at most once a minute, see [rotation.Record.CanHurry]. The places of an account for
-// which that fails are kept for the next pass.
+// which that fails are tried again after [hurryPause].
 func (g *Gate) hurry(ctx context.Context) {
 	byAccount := map[string][]place{}
-	for p := range g.hurries.take(g.env.Now()) {
+	taken := g.hurries.take(g.env.Now())
+	for p := range taken {
 		byAccount[p.account] = append(byAccount[p.account], p)
 	}
 	for account, places := range byAccount {
@@ -76,10 +83,10 @@ func (g *Gate) hurry(ctx context.Context) {
 			continue
 		}
 		for _, p := range places {
-			g.hurries.add(p)
+			g.hurries.addFor(p, taken[p]-1)
 		}
 		if g.env.Log != nil {
-			g.env.Log.Info("rotations that wait for another try are tried later", "account", account, "err", err)
+			g.env.Log.Info("rotations that wait for another try were not all tried sooner", "account", account, "err", err)
 		}
 	}
 }

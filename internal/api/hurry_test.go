@@ -186,6 +186,28 @@ func TestFixedDuringAStep(t *testing.T) {
 	}
 }
 
+// TestPromotedAdministratorIsTried verifies that a rotation of an administrator's secret has tried
+// again what waits for that administrator.
+func TestPromotedAdministratorIsTried(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	step := w.steps(t)
+	m.set("one", "x")
+	m.set("two", "y")
+	w.must(t, "RegisterTarget", "TargetName", "inner", "Kind", "memory", "Config", toMemory, "AdminSecretName", "double")
+	w.must(t, "ConfigureRotation", "SecretName", "gen", "TargetName", "inner")
+	w.waits(t, "gen", 3, w.now.Add(-time.Hour), true)
+	w.must(t, "RotateSecret", "SecretName", "double", "VersionId", "v2")
+	step("double")
+	if r := w.record(t, "double"); r.State != rotation.InGrace {
+		t.Fatalf("the administrator's rotation is in state %s: %s", r.State, r.Reason)
+	}
+	w.gate.Hurry(t.Context())
+	if r := w.record(t, "gen"); !r.NextAt.Equal(w.now) {
+		t.Errorf("what waits for the administrator waits for another %s", r.NextAt.Sub(w.now))
+	}
+}
+
 // TestHurryFailsAndIsRepeated verifies that a store which does not answer loses no retry.
 func TestHurryFailsAndIsRepeated(t *testing.T) {
 	t.Parallel()

@@ -421,7 +421,7 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 	switch i := slices.IndexFunc(k.check.Findings, isClosed); {
 	case v != target.Impossible:
 	case i >= 0: // which may be the whole reason
-		f.Fix = fmt.Sprintf("First do what the finding %s says. Then %s shows whether the target accepts the stored "+
+		f.Fix = fmt.Sprintf("Fix the finding %s first. Then %s shows whether the target accepts the stored "+
 			"credential.", k.check.Findings[i].Code, fault.Command("rotation probe", k.secret.Name))
 	default:
 		f.Fix = "Run " + fault.Command("rotation probe", k.secret.Name) + ", then " +

@@ -248,7 +248,7 @@ func (t *Turn) MayBegin(
 		sending.Text = rotation.Overridden(list)
 	}
 	if reason, ok := rotation.MayBegin(findings, strategy, consents); !ok {
-		if rotation.ShowDrift(findings) {
+		if rotation.HasDrift(findings) {
 			sending.Base = target.Dead
 		}
 		return sending, fault.New(fault.InUse, "%s keyturn rotation check %s shows all findings.",

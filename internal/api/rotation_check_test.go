@@ -244,7 +244,7 @@ func TestCheckWithoutALogin(t *testing.T) {
 	}
 }
 
-// TestCheckTakesNoResult verifies that a check during a step of a rotation leaves that step valid.
+// TestCheckTakesNoResult verifies that a check during a step of a rotation leaves its result valid.
 func TestCheckTakesNoResult(t *testing.T) {
 	t.Parallel()
 	for _, state := range []rotation.State{rotation.Prepared, rotation.Applying} {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -69,6 +70,9 @@ func TestPausesTakeNoResult(t *testing.T) {
 			w.must(t, "UpdateSecretRotationPolicy", "SecretName", "double", "EnableAutomaticRotation", "true",
 				"RotationInterval", fmt.Sprintf("%dd", 10+steps))
 			w.must(t, "PauseRotation", "SecretName", "double")
+			if point == "before storing "+string(rotation.Stored) { // a candidate waits for the end of a pause
+				w.must(t, "ResumeRotation", "SecretName", "double")
+			}
 		}
 	}
 	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{At: disturb}).Steps(lead)
@@ -84,6 +88,59 @@ func TestPausesTakeNoResult(t *testing.T) {
 	}
 	if r := w.record(t, "double"); r.State != rotation.InGrace || !r.Paused || steps == 0 {
 		t.Errorf("state %s, paused %t, after %d steps that were stored", r.State, r.Paused, steps)
+	}
+}
+
+// TestStepIsNotBegunOnOldTerms verifies that no candidate is made after a pause, and none is sent
+// after other settings or a login that has failed, although the engine has decided on that before.
+func TestStepIsNotBegunOnOldTerms(t *testing.T) {
+	t.Parallel()
+	pause, check := []string{"PauseRotation", "SecretName", "db"}, []string{"CheckRotation", "SecretName", "db"}
+	for _, tt := range []struct {
+		name  string
+		kind  rotation.EventKind
+		call  []string // nil for other settings
+		wrong bool     // the credential in use
+		moved bool
+	}{
+		{"made after a pause", rotation.Stored, pause, false, true},
+		{"made after other settings", rotation.Stored, nil, false, true},
+		{"sent after a pause", rotation.Sending, pause, false, false},
+		{"sent after other settings", rotation.Sending, nil, false, true},
+		{"sent after a check", rotation.Sending, check, false, false},
+		{"sent after a check that has failed", rotation.Sending, check, true, true},
+	} {
+		w, m := rotating(t)
+		state := rotation.Prepared
+		if tt.kind == rotation.Stored {
+			state = rotation.Scheduled
+		}
+		w.inState(t, "db", state)
+		lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		engine := w.gate.Engine(lead.Token)
+		turn, ok, err := engine.Load(t.Context(), account, "db")
+		if err != nil || !ok {
+			t.Fatalf("load: %v, %v", ok, err)
+		}
+		if tt.wrong {
+			m.set("app", "changed by hand")
+		}
+		if tt.call == nil {
+			w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
+				s.Rotation.Settings = &secret.RotationSettings{Consents: []string{"x"}}
+			})
+			turn.Record.Seq = w.record(t, "db").Seq
+		} else {
+			w.must(t, tt.call[0], tt.call[1:]...)
+		}
+		_, err = engine.Move(t.Context(), turn, rotation.Event{Kind: tt.kind}, nil)
+		turn.End()
+		if got := errors.Is(err, api.ErrMoved); got != tt.moved || !got && err != nil {
+			t.Errorf("%s: %v, want that it was outdated: %t", tt.name, err, tt.moved)
+		}
 	}
 }
 

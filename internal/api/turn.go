@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -57,22 +58,35 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 	return t, err == nil, err
 }
 
+// isStale reports whether a step that is about to begin was decided on without what callers have
+// stored since then in the record and the secret: a pause, other settings, or a login that may
+// fail. What a step has done is stored in any case.
+func (t *Turn) isStale(kind rotation.EventKind, r rotation.Record, s secret.Secret) bool {
+	switch kind {
+	case rotation.Stored:
+		return r.AwaitsResume(t.Paused()) || !reflect.DeepEqual(s.Settings(), t.Secret.Settings())
+	case rotation.Sending:
+		return !r.LoginFailedAt.Equal(t.Record.LoginFailedAt) || !reflect.DeepEqual(s.Settings(), t.Secret.Settings())
+	}
+	return false
+}
+
 // hasOldTarget reports whether the target or its administrator has changed since the turn has read
 // them: what has failed may be fixed. It reports false if the store does not answer.
 func (t *Turn) hasOldTarget(ctx context.Context) bool {
 	tx := store.Snapshot(ctx, t.env.DB)
-	now, ok, err := tx.Target(t.Target.Account, t.Target.Name)
+	stored, ok, err := tx.Target(t.Target.Account, t.Target.Name)
 	switch {
 	case err != nil || !ok || !t.exists:
 		return false
-	case isRedirected(t.Target, now):
+	case isRedirected(t.Target, stored):
 		return true
-	case now.AdminSecret == "":
+	case stored.AdminSecret == "":
 		return false
 	}
-	at := t.env.Now().UTC()
-	before, there, err1 := t.tx.Secret(now.Account, now.AdminSecret, at)
-	after, _, err2 := tx.Secret(now.Account, now.AdminSecret, at)
+	now := t.env.Now().UTC()
+	before, there, err1 := t.tx.Secret(stored.Account, stored.AdminSecret, now)
+	after, _, err2 := tx.Secret(stored.Account, stored.AdminSecret, now)
 	return err1 == nil && err2 == nil && there && hasNewCurrent(before, after)
 }
 

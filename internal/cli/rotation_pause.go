@@ -87,7 +87,7 @@ func (w which) planPause(e *env, what string, paused bool) error {
 	if err != nil {
 		return err
 	}
-	if err := w.showPlan(e, action{what: what}, list, others); err != nil || e.json() {
+	if err := e.showPlan(action{what: what}, list, others); err != nil || e.json() {
 		return err
 	}
 	whole, resume, _ := rotation.PauseText(scope, "", string(w.Target))

@@ -52,7 +52,7 @@ func (c *rotationProbe) Run(e *env) error {
 		case err != nil:
 			return err
 		case c.DryRun, len(list) == 0: // without a name, the server would check more than these
-			return c.showPlan(e, action{what: "checked"}, list, others)
+			return e.showPlan(action{what: "checked"}, list, others)
 		}
 		for _, planned := range list {
 			p.named = append(p.named, planned.SecretName)

@@ -220,9 +220,9 @@ func (s several) run(e *env, a action, yes bool) error {
 	shows := s.DryRun || asks || !e.json() && len(todo) == 0
 	switch {
 	case shows && asks && !s.DryRun && e.json():
-		err = showPlan(e.stderr, a, list, others)
+		err = writePlan(e.stderr, a, list, others)
 	case shows:
-		err = s.showPlan(e, a, list, others)
+		err = e.showPlan(a, list, others)
 	}
 	if err != nil {
 		return err
@@ -260,14 +260,14 @@ func secretsInWords(n int) string {
 }
 
 // showPlan prints for which secrets the command would act.
-func (s several) showPlan(e *env, a action, list []planned, others int) error {
+func (e *env) showPlan(a action, list []planned, others int) error {
 	if e.json() {
 		return printResponse(e.stdout, &severalResult{Planned: list, Others: others})
 	}
-	return showPlan(e.stdout, a, list, others)
+	return writePlan(e.stdout, a, list, others)
 }
 
-func showPlan(w io.Writer, a action, list []planned, others int) error {
+func writePlan(w io.Writer, a action, list []planned, others int) error {
 	t, todo := newTable("SECRET", "TARGET", "STATE", "PLAN"), 0
 	for _, p := range list {
 		t.row(p.SecretName, p.TargetName, p.State, cmp.Or(p.Skipped, "to be "+a.what))

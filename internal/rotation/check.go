@@ -86,8 +86,8 @@ func appliesTo(f target.Finding, strategy target.Strategy) bool {
 	return len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy)
 }
 
-// ShowDrift reports whether findings say that the account does not have the credential in use.
-func ShowDrift(findings []target.Finding) bool {
+// HasDrift reports whether findings say that the account does not have the credential in use.
+func HasDrift(findings []target.Finding) bool {
 	return slices.ContainsFunc(findings, func(f target.Finding) bool { return f.Drift })
 }
 

@@ -728,12 +728,13 @@ func TestMissingCredentialIsProbed(t *testing.T) {
 	}{
 		{"missing", target.Dead, later, noon},
 		{"not known", target.NotKnown, later, later},
-		{"never probed", target.Dead, time.Time{}, time.Time{}},
+		{"no probes are made", target.Dead, time.Time{}, time.Time{}},
 	} {
 		r := record(rotation.Prepared)
-		r.Attempt, r.Health = 0, rotation.Health{ProbedAt: noon, Live: true, NextAt: tt.probe}
+		r.Attempt, r.Health = 0, rotation.Health{ProbedAt: noon, Live: true, NextAt: tt.probe, Wanted: true, DueAt: tt.probe}
 		r, err := rotation.Next(r, rotation.Event{Kind: rotation.Impossible, Base: tt.base}, noon)
-		if err != nil || r.State != rotation.Abandoned || !r.Health.NextAt.Equal(tt.want) {
+		if err != nil || r.State != rotation.Abandoned || !r.Health.NextAt.Equal(tt.want) ||
+			r.Health.IsDue(noon) != tt.want.Equal(noon) {
 			t.Errorf("%s: %s, probed at %v, want %v; %v", tt.name, r.State, r.Health.NextAt, tt.want, err)
 		}
 	}

@@ -94,8 +94,7 @@ type Record struct {
 	Base      string `json:"base,omitempty"`
 	// Fence is the token of the engine that wrote the record last: a later engine has a greater one.
 	Fence int64 `json:"fence,omitempty"`
-	// Seq counts the writes after which a step that was decided on before no longer holds, see
-	// [Record.Outdates]: who has read one decides about that one.
+	// Seq increases with each write that outdates the engine's step, see [Record.Outdates].
 	Seq int64 `json:"seq,omitempty"`
 
 	Attempt    int  `json:"attempt,omitempty"`    // sends of this candidate
@@ -291,7 +290,7 @@ func (h Health) until(at time.Time) Health {
 // dueAt returns the health with a probe that is due at a time; without one if none is ever made.
 func (h Health) dueAt(at time.Time) Health {
 	if !h.NextAt.IsZero() {
-		h.NextAt, h.DueAt = at, time.Time{}
+		h.NextAt, h.DueAt = at, at
 	}
 	return h
 }
@@ -421,8 +420,8 @@ func (r Record) Urgent(outlasts string) Record {
 
 // Outdates reports whether a step that an engine has decided on with the record before no longer
 // holds with r. A pause, the time of the next rotation and the result of a check, with the login
-// that it has made, outdate no step of a rotation under way: no step depends on them, and a caller
-// who changes them without end would take the results of all steps.
+// that it has made, outdate no step of a rotation under way: a caller who changes them without end
+// would take the results of all steps. The engine compares what the beginning of a step depends on.
 func (r Record) Outdates(before Record) bool {
 	if !r.InFlight() {
 		return true

@@ -17,7 +17,7 @@ func (tx *Tx) Rotation(account, name string) (rotation.Record, bool, error) {
 }
 
 // PutRotation writes a rotation record that was read in this transaction, and the time at which the
-// engine must check it. It increases r.Seq if that outdates a step, so that r is the record as
+// engine must check it. It increases r.Seq if the write outdates a step, so that r is the record as
 // stored.
 func (tx *Tx) PutRotation(r *rotation.Record) error {
 	old, ok, err := tx.unwake(r.Account, r.Secret)
