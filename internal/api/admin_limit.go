@@ -80,10 +80,10 @@ func (l *adminLimit) hold(
 		delete(l.rejected, a.version)
 		return "", now, false
 	}
-	if here := seen.targets[a.target]; probes && !here.IsZero() && !here.After(seen.at) {
-		from = here.Add(probeAdminAfter)
-	}
-	if again := seen.at.Add(rotation.LoginWindow); from.Before(again) {
+	from = seen.at.Add(rotation.LoginWindow)
+	// A time after the last rejection is of a clock that was set back.
+	here := seen.targets[a.target]
+	if again := here.Add(probeAdminAfter); probes && again.After(from) && !here.After(seen.at) {
 		from = again
 	}
 	// Callers read the clock before they are here, so heldAt may be a little later than now.

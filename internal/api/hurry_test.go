@@ -162,15 +162,7 @@ func TestFixedDuringAStep(t *testing.T) {
 		w, _ := rotating(t)
 		w.waits(t, "db", 20, w.now.Add(-time.Hour), false)
 		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.NextAt = w.now })
-		lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		engine := w.gate.Engine(lead.Token)
-		turn, ok, err := engine.Load(t.Context(), account, "db")
-		if err != nil || !ok {
-			t.Fatalf("load: %v, %v", ok, err)
-		}
+		engine, turn := w.turn(t, "db")
 		w.must(t, tt.call, tt.with...)
 		w.gate.Hurry(t.Context())
 		if _, err := engine.Move(t.Context(), turn, rotation.Event{Kind: rotation.Failed, Jitter: 1}, nil); err != nil {

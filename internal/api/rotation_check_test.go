@@ -251,15 +251,7 @@ func TestCheckTakesNoResult(t *testing.T) {
 		w, _ := rotating(t)
 		w.inState(t, "db", state)
 		w.put(t, "db", func(_ *secret.Secret, r *rotation.Record) { r.Strategy, r.Base = target.Single, "v1" })
-		lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		engine := w.gate.Engine(lead.Token)
-		turn, ok, err := engine.Load(t.Context(), account, "db")
-		if err != nil || !ok {
-			t.Fatalf("load: %v, %v", ok, err)
-		}
+		engine, turn := w.turn(t, "db")
 		w.check(t, "db")
 		r, err := engine.Move(t.Context(), turn, rotation.Event{Kind: rotation.Failed}, nil)
 		if err != nil || r.Check == nil {

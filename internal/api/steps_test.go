@@ -116,15 +116,7 @@ func TestStepIsNotBegunOnOldTerms(t *testing.T) {
 			state = rotation.Scheduled
 		}
 		w.inState(t, "db", state)
-		lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		engine := w.gate.Engine(lead.Token)
-		turn, ok, err := engine.Load(t.Context(), account, "db")
-		if err != nil || !ok {
-			t.Fatalf("load: %v, %v", ok, err)
-		}
+		engine, turn := w.turn(t, "db")
 		if tt.wrong {
 			m.set("app", "changed by hand")
 		}
@@ -136,12 +128,27 @@ func TestStepIsNotBegunOnOldTerms(t *testing.T) {
 		} else {
 			w.must(t, tt.call[0], tt.call[1:]...)
 		}
-		_, err = engine.Move(t.Context(), turn, rotation.Event{Kind: tt.kind}, nil)
+		_, err := engine.Move(t.Context(), turn, rotation.Event{Kind: tt.kind}, nil)
 		turn.End()
 		if got := errors.Is(err, api.ErrMoved); got != tt.moved || !got && err != nil {
 			t.Errorf("%s: %v, want that it was outdated: %t", tt.name, err, tt.moved)
 		}
 	}
+}
+
+// turn returns an engine, and what it has read of a secret before it takes a step.
+func (w *world) turn(t *testing.T, name string) (*api.Engine, *api.Turn) {
+	t.Helper()
+	lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := w.gate.Engine(lead.Token)
+	turn, ok, err := engine.Load(t.Context(), account, name)
+	if err != nil || !ok {
+		t.Fatalf("load: %v, %v", ok, err)
+	}
+	return engine, turn
 }
 
 // TestMissingCredentialEndsInAQuarantine verifies that a rotation which finds at the target that
@@ -152,23 +159,14 @@ func TestMissingCredentialEndsInAQuarantine(t *testing.T) {
 	w, m := rotating(t)
 	m.set("one", "changed by hand")
 	m.says(nil, target.Finding{Code: "no-password", Verdict: target.Impossible, Text: "It lacks it.", Drift: true})
-	lead, err := w.env.DB.Lead(t.Context(), "test", w.env.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
+	step := w.steps(t)
 	w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) {
 		*r = r.Seen("v1", w.now, w.now.Add(time.Hour))
 	})
-	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{}).Steps(lead)
 	w.must(t, "RotateSecret", "SecretName", "double", "VersionId", "v2")
-	for range 20 {
-		more, err := engine.Step(t.Context(), store.Due{Account: account, Name: "double"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !more {
-			w.now = w.now.Add(rotation.LoginWindow)
-		}
+	for range 10 {
+		step("double")
+		w.now = w.now.Add(rotation.LoginWindow)
 	}
 	if r := w.record(t, "double"); r.State != rotation.Quarantined || r.Health.Live {
 		t.Errorf("state %s, live %t: %s", r.State, r.Health.Live, r.Reason)

@@ -58,9 +58,9 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 	return t, err == nil, err
 }
 
-// isStale reports whether a step that is about to begin was decided on without what callers have
-// stored since then in the record and the secret: a pause, other settings, or a login that may
-// fail. What a step has done is stored in any case.
+// isStale reports whether a caller has stored something after Load that a step which is about to
+// begin depends on: a pause, other settings, or a login that may fail. A step that has already
+// acted at the target is never stale, because its result must be stored.
 func (t *Turn) isStale(kind rotation.EventKind, r rotation.Record, s secret.Secret) bool {
 	switch kind {
 	case rotation.Stored:

@@ -930,8 +930,8 @@ var rotationMutations = []mutation{
 	{
 		name: "probes leave an administrator alone that another target has rejected",
 		file: "internal/api/admin_limit.go",
-		old:  "seen.targets[a.target]; probes",
-		new:  "seen.at; probes",
+		old:  "here := seen.targets[a.target]",
+		new:  "here := seen.at",
 		pkg:  "internal/api",
 		test: "TestOneCallerTriesARejectedAdministrator",
 	},
@@ -1035,8 +1035,8 @@ var rotationMutations = []mutation{
 	{
 		name: "probes of two targets at one server try a rejected administrator in turn",
 		file: "internal/api/admin_limit.go",
-		old:  "probes && !here.IsZero()",
-		new:  "probes && seen.target == a.target && !here.IsZero()",
+		old:  "probes && again.After(from)",
+		new:  "probes && seen.target == a.target && again.After(from)",
 		pkg:  "internal/api",
 		test: "TestOneCallerTriesARejectedAdministrator",
 	},
