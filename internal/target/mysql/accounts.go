@@ -17,6 +17,7 @@ const maxAccounts = 200
 var (
 	errManyAccounts = fmt.Errorf("%w: more than %d accounts have the name", errStored, maxAccounts)
 	errSeveral      = errors.New("several accounts have the name, and none accepts the credential in use")
+	errLeftOut      = errors.New("account_host leaves out an account that accepts the previous password")
 	errUnread       = errors.New(
 		"an account of the name at another host logs in by a plugin whose passwords cannot be compared, so it may " +
 			"accept the same password",
@@ -68,6 +69,40 @@ func (t *my) accounts(ctx context.Context, conn *conn, name string) ([]account, 
 // within returns the accounts at the hosts that the configuration names.
 func (t *my) within(all []account) []account {
 	return slices.DeleteFunc(slices.Clone(all), func(a account) bool { return !t.config.AccountHost.has(a.host) })
+}
+
+// accepting returns the accounts that a password opens.
+func accepting(all []account, password sensitive.Value) []account {
+	return slices.DeleteFunc(slices.Clone(all), func(a account) bool { return !a.accepts(password) })
+}
+
+// changed returns the accounts that a change under way is about: those at the hosts that the
+// configuration names, and those that accept all its passwords, at least two. The change was made
+// there before the configuration left their hosts out.
+func (t *my) changed(all []account, passwords ...sensitive.Value) []account {
+	several := len(passwords) > 1 && !passwords[0].Equal(passwords[1])
+	return slices.DeleteFunc(slices.Clone(all), func(a account) bool {
+		refuses := func(p sensitive.Value) bool { return !a.accepts(p) }
+		return !t.config.AccountHost.has(a.host) && (!several || slices.ContainsFunc(passwords, refuses))
+	})
+}
+
+// retiring returns the accounts from which Old is taken. Unless the operator has agreed, it is an
+// error if Old would continue to open another one: the previous credential would not be retired.
+func (t *my) retiring(all []account, c target.Change) ([]account, error) {
+	out := t.changed(all, c.Old.Secret, c.New.Secret)
+	if c.Old.Account != c.New.Account {
+		out = t.within(all)
+	}
+	left := slices.DeleteFunc(accepting(all, c.Old.Secret), func(a account) bool {
+		return slices.ContainsFunc(out, func(b account) bool { return a.host == b.host })
+	})
+	if len(left) == 0 || c.Emergency || slices.Contains(t.consent, leaveHosts) {
+		return out, nil
+	}
+	return nil, fmt.Errorf("%w: %s; keyturn target update TARGET --set %s includes it, and keyturn rotation configure "+
+		"NAME --consent=%s agrees to leave the password there", errLeftOut, whoAll(c.Old.Account, left),
+		accountHost(out, left), leaveHosts)
 }
 
 // members returns the accounts of a name that one credential opens, which a change must therefore

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -25,6 +26,14 @@ const (
 	lockWait = 3
 	// patience is how long the server waits for the next statement of an administrator, in seconds.
 	patience = "10"
+	// tooManyConnections is the server's number for having no free connection.
+	tooManyConnections = 1040
+	// fullTries is how often an administrator's login is tried at a server without a free connection,
+	// within about a second: after fullWait, then after twice as long, at most fullWaitMax. Up to as
+	// much again is added to each wait.
+	fullTries   = 8
+	fullWait    = 20 * time.Millisecond
+	fullWaitMax = 150 * time.Millisecond
 )
 
 // conn is one connection. It uses the driver without database/sql, which silently logs in again
@@ -38,6 +47,25 @@ type dialing struct {
 	certificates []tls.Certificate
 	// params are set for the session.
 	params map[string]string
+}
+
+// connectAsAdmin opens a connection for the administrator. A server whose connections are all in use
+// (1040) refuses it before it asks for the password, so another try locks no account: sessions that
+// have just ended, also those of this process, still count for a moment.
+func (t *my) connectAsAdmin(ctx context.Context, to dialing) (*conn, error) {
+	wait := fullWait
+	for tries := fullTries; ; tries-- {
+		conn, err := t.connect(ctx, to, t.admin)
+		if number, _, _ := numberOf(err); number != tooManyConnections || tries == 1 {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait + rand.N(wait)):
+		}
+		wait = min(2*wait, fullWaitMax)
+	}
 }
 
 // connect opens a connection.

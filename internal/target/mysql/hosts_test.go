@@ -191,6 +191,42 @@ func testHosts(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 		opens(t, f, "after Retire", c.New, true, true)
 		opens(t, f, "after Retire", c.Old, false, false)
 	})
+	t.Run("left out during the grace period", func(t *testing.T) {
+		// The configuration is changed after the new password was set at both hosts.
+		c := begin(target.Overlap)
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		narrow := open(t, `"account_host":"%"`)
+		got, err := narrow.(target.Inspector).Inspect(targettest.Within(t), []target.Credential{c.New, c.Old})
+		if err != nil || fmt.Sprint(got) != fmt.Sprint([]target.Liveness{target.Live, target.Live}) {
+			t.Errorf("Inspect = %v, %v", got, err)
+		}
+		targettest.Must(t, narrow.Retire(targettest.Within(t), c))
+		opens(t, f, "after Retire", c.New, true, true)
+		opens(t, f, "after Retire", c.Old, false, false)
+
+		c = begin(target.Overlap)
+		targettest.Must(t, tt.Apply(targettest.Within(t), c))
+		targettest.Must(t, narrow.(target.Reverter).Revert(targettest.Within(t), c))
+		opens(t, f, "taken back", c.New, false, false)
+		opens(t, f, "taken back", c.Old, true, true)
+	})
+	t.Run("left out with the previous password alone", func(t *testing.T) {
+		for _, s := range []target.Strategy{target.Overlap, target.Double} {
+			c := begin(s)
+			if s == target.Double {
+				c.New = next(t, tt, f.account(t, "hosts-"+rand.Text()[:8]))
+			}
+			narrow := open(t, `"account_host":"%"`)
+			targettest.Must(t, narrow.Apply(targettest.Within(t), c))
+			err := narrow.Retire(targettest.Within(t), c)
+			targettest.Expect(t, err, target.Denied, `--set 'account_host=["%","127.0.0.2"]'`)
+			opens(t, f, string(s)+", after a refused Retire", c.Old, true, true)
+			leaked := c
+			leaked.Emergency = true
+			targettest.Must(t, narrow.Retire(targettest.Within(t), leaked))
+			opens(t, f, string(s)+", in an emergency", c.Old, false, true)
+		}
+	})
 	t.Run("double", func(t *testing.T) {
 		old := password()
 		create(old, "%")

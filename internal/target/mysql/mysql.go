@@ -127,7 +127,9 @@ func (t *my) Apply(ctx context.Context, c target.Change) error {
 	if c.New.Secret.IsZero() {
 		return target.Refused.Errorf("%s: the password is empty", attempt)
 	}
-	return t.change(ctx, attempt, c, c.New.Account, func(all []account) ([]edit, error) { return t.add(all, c) })
+	return t.change(ctx, attempt, c, c.New.Account, func(all []account) ([]edit, error) {
+		return t.add(t.within(all), c)
+	})
 }
 
 // Retire removes exactly Old's password from its account.
@@ -147,7 +149,11 @@ func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 	case double == (c.Old.Account == c.New.Account):
 		return target.Denied.Errorf("%s: the accounts do not fit the strategy", attempt)
 	}
-	return t.change(ctx, attempt, c, c.Old.Account, func(all []account) ([]edit, error) {
+	return t.change(ctx, attempt, c, c.Old.Account, func(every []account) ([]edit, error) {
+		all, err := t.retiring(every, c)
+		if err != nil {
+			return nil, err
+		}
 		taken := foreign(all, c)
 		if len(taken) == 0 {
 			return t.remove(all, c, double)
@@ -220,7 +226,7 @@ func (t *my) Revert(ctx context.Context, c target.Change) error {
 	attempt := "take back the password of " + c.New.Account
 	back := target.Change{ID: c.ID, Strategy: c.Strategy, New: c.Old, Old: c.New}
 	err := t.change(ctx, attempt, c, c.New.Account, func(all []account) ([]edit, error) {
-		has := slices.DeleteFunc(slices.Clone(all), func(a account) bool { return !a.accepts(c.New.Secret) })
+		has := accepting(t.changed(all, c.New.Secret, c.Old.Secret), c.New.Secret)
 		switch {
 		case len(has) == 0:
 			return nil, nil
@@ -244,7 +250,8 @@ const wrongAccount = "check the password, and whether another account matches th
 // codeNoAccount is the server's code for an account that does not exist.
 const codeNoAccount = "1396"
 
-// change reads the accounts of a name under its lock, and makes the edits that decide returns.
+// change reads the accounts of a name under its lock, at all hosts, and makes the edits that decide
+// returns.
 func (t *my) change(
 	ctx context.Context,
 	attempt string,
@@ -272,11 +279,10 @@ func (t *my) change(
 	if err != nil {
 		return readFailed(attempt+": read "+t.server.stored(), err, secrets...)
 	}
-	chosen := t.within(all)
-	if len(chosen) == 0 {
+	if len(t.within(all)) == 0 {
 		return target.Failed(target.Denied, codeNoAccount, attempt+": "+t.missing(name, all))
 	}
-	todo, err := decide(chosen)
+	todo, err := decide(all)
 	if err != nil {
 		return target.Failed(target.Denied, "", attempt+": "+err.Error(), secrets...)
 	}
@@ -305,7 +311,7 @@ func (t *my) run(
 				"strict_password_validation=ON"
 		}
 		failed := changeFailed(attempt, err, secrets...)
-		if i > 0 || failed.Class != target.Unknown && t.changed(ctx, conn, name, todo) {
+		if i > 0 || failed.Class != target.Unknown && t.isChanged(ctx, conn, name, todo) {
 			failed.Class = target.Unknown // some of it has been done
 		}
 		return failed
@@ -313,9 +319,9 @@ func (t *my) run(
 	return nil
 }
 
-// changed reports whether a statement for several accounts has changed one of them although it
+// isChanged reports whether a statement for several accounts has changed one of them although it
 // failed, or may have: MariaDB carries out the others.
-func (t *my) changed(ctx context.Context, conn *conn, name string, todo []edit) bool {
+func (t *my) isChanged(ctx context.Context, conn *conn, name string, todo []edit) bool {
 	if len(todo) == 1 {
 		return false
 	}
@@ -337,13 +343,13 @@ func lockName(name string) string {
 func (t *my) asAdmin(ctx context.Context, attempt string, secrets ...sensitive.Value) (*conn, error) {
 	attempt += ": log in as administrator " + t.admin.Account + " at " + t.config.AdminAddress
 	secrets = append(secrets, t.admin.Secret)
-	conn, err := t.connect(ctx, dialing{address: t.config.AdminAddress, params: map[string]string{
+	conn, err := t.connectAsAdmin(ctx, dialing{address: t.config.AdminAddress, params: map[string]string{
 		"sql_mode": "'NO_BACKSLASH_ESCAPES'",
 		// A connection that has silently broken keeps its lock for this long; by default that is
 		// eight hours.
 		"wait_timeout":     patience,
 		"net_read_timeout": patience,
-	}}, t.admin)
+	}})
 	if err != nil {
 		failed := target.AsAdmin(t.loginFailed(attempt, err, secrets...))
 		if number, _, _ := numberOf(err); number == 1045 {
@@ -428,7 +434,7 @@ func (t *my) Inspect(ctx context.Context, credentials []target.Credential) ([]ta
 		for _, i := range which {
 			passwords = append(passwords, credentials[i].Secret)
 		}
-		for k, live := range liveness(t.within(all), passwords) {
+		for k, live := range liveness(t.changed(all, passwords...), passwords) {
 			out[which[k]] = live
 		}
 	}
