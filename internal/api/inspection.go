@@ -128,7 +128,7 @@ func (k *inspection) refusal() error {
 		case f.Code == codeTaken: // the claim refuses that, and names the secret to a caller who may see it
 		case f.Code == codeNotAllowed:
 			return fault.New(fault.InUse, "%s", fault.Text(f.Text))
-		case k.record.State == rotation.Quarantined && (f.Drift || f.Code == rotation.CodeLoginRejected):
+		case k.record.State == rotation.Quarantined && (f.Drift || f.Missing || f.Code == rotation.CodeLoginRejected):
 		case f.Verdict == target.Impossible && f.Code != codeNotForSecret && f.Code != codeCheckDenied:
 			serious = append(serious, f)
 		}

@@ -152,13 +152,22 @@ func (w *world) turn(t *testing.T, name string) (*api.Engine, *api.Turn) {
 }
 
 // TestMissingCredentialEndsInAQuarantine verifies that a rotation which finds at the target that
-// the account lacks the credential in use has it probed at once, although the last probe was a
-// moment ago.
+// the account lacks the credential in use, or does not exist, has it probed at once, although the
+// last probe was a moment ago.
 func TestMissingCredentialEndsInAQuarantine(t *testing.T) {
 	t.Parallel()
+	for _, f := range []target.Finding{
+		{Code: "no-password", Verdict: target.Impossible, Text: "It lacks it.", Drift: true},
+		{Code: "no-account", Verdict: target.Impossible, Text: "There is no account.", Missing: true},
+	} {
+		t.Run(f.Code, func(t *testing.T) { t.Parallel(); testMissing(t, f) })
+	}
+}
+
+func testMissing(t *testing.T, f target.Finding) {
 	w, m := rotating(t)
 	m.set("one", "changed by hand")
-	m.says(nil, target.Finding{Code: "no-password", Verdict: target.Impossible, Text: "It lacks it.", Drift: true})
+	m.says(nil, f)
 	step := w.steps(t)
 	w.put(t, "double", func(_ *secret.Secret, r *rotation.Record) {
 		*r = r.Seen("v1", w.now, w.now.Add(time.Hour))

@@ -203,10 +203,16 @@ func (r Record) onApplied(e Event, now time.Time) (Record, bool) {
 		return r.verified(now), true
 	case CopiesLate:
 		return r.late(e, now), r.Strategy != target.Single
-	case Failed:
-		r = r.undecided(e, now)
-	case NoLogin:
-		r = r.rejected(e, now)
+	case Failed, NoLogin:
+		switch {
+		case e.Candidate == target.Dead && r.Strategy != target.Single:
+			r = r.to(Unknown)
+			r.Reason = e.Text
+		case e.Kind == Failed:
+			r = r.undecided(e, now)
+		default:
+			r = r.rejected(e, now)
+		}
 	case Cancel:
 		return r.cancel(now), true
 	default:

@@ -86,9 +86,10 @@ func appliesTo(f target.Finding, strategy target.Strategy) bool {
 	return len(f.Strategies) == 0 || slices.Contains(f.Strategies, strategy)
 }
 
-// HasDrift reports whether findings say that the account does not have the credential in use.
+// HasDrift reports whether findings say that the account does not have the credential in use, or
+// does not exist.
 func HasDrift(findings []target.Finding) bool {
-	return slices.ContainsFunc(findings, func(f target.Finding) bool { return f.Drift })
+	return slices.ContainsFunc(findings, func(f target.Finding) bool { return f.Drift || f.Missing })
 }
 
 // Agreed reports whether consents has the token that a finding needs. A finding that needs none is

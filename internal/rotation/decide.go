@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
@@ -120,19 +121,39 @@ func AfterLogin(r Record, a Answer) Event {
 	return e
 }
 
-// AsksState reports whether the target's own state decides after a login with the candidate that
-// decided nothing, because reads are blocked meanwhile. It does not after a rejection, or after an
-// answer that may be one: at an endpoint that refuses what the target's state has, such as a pooler
-// with a list of its own, applications are refused too.
+// AsksState reports whether the target's own state decides after e, a login with the candidate.
+//
+// Where reads are blocked, it decides if the login decided nothing. It does not after a rejection,
+// or after an answer that may be one: at an endpoint that refuses what the target's state has, such
+// as a pooler with a list of its own, applications are refused too.
+//
+// Where reads are not blocked, it is asked after an answer that is not a success: the target may
+// have the candidate no longer, or not at all hosts of the account, and then it must be sent again.
 func (r Record) AsksState(e Event) bool {
+	switch {
+	case r.State != Applied:
+		return false
+	case r.Strategy != target.Single:
+		return e.Kind == NoLogin || e.Kind == Failed && e.Answered
+	}
 	refused := e.LoginFailed || r.Rejections > 0 || !r.LoginFailedAt.IsZero() && !r.LoginFailedAt.Before(r.HeldAt)
-	return r.State == Applied && r.Strategy == target.Single && e.Kind == Failed && !refused
+	return e.Kind == Failed && !refused
 }
 
-// AfterState returns what the target's own state means after a login that decided nothing: e is the
-// event of that login.
-func AfterState(e Event, a Answer, live target.Liveness) Event {
-	if a.OK && live == target.Live {
+// AfterState returns what the target's own state of the candidate means after a login with it: e is
+// the event of that login.
+func AfterState(r Record, e Event, a Answer, live target.Liveness) Event {
+	switch {
+	case !a.OK:
+		return e
+	case r.Strategy != target.Single:
+		if live == target.Dead {
+			e.Candidate = target.Dead
+			e.Text = strings.TrimSuffix(e.Text, ".") + "; the target's own state does not have the credential"
+		}
+		return e
+	}
+	if live == target.Live {
 		text := "the target's own state has the credential; the login: " + e.Text
 		return Event{Kind: Proven, Text: text, LoginFailed: e.LoginFailed}
 	}

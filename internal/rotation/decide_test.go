@@ -324,6 +324,42 @@ func TestStateDecides(t *testing.T) {
 	}
 }
 
+// TestStateAfterRejection verifies that a candidate that a target no longer has, or not at all
+// hosts, is sent again where reads are not blocked, and that the state proves nothing there.
+func TestStateAfterRejection(t *testing.T) {
+	t.Parallel()
+	for _, strategy := range []target.Strategy{target.Overlap, target.Double} {
+		r := record(rotation.Applied)
+		r.Strategy, r.Attempt = strategy, 1
+		for _, a := range answers() {
+			e := rotation.AfterLogin(r, a)
+			proves := e.Kind == rotation.LoggedIn || e.Kind == rotation.Proven
+			if got, want := r.AsksState(e), !proves && a.Reached(); got != want {
+				t.Errorf("%s, %v: the state is asked: %v", strategy, a, got)
+			}
+			if !r.AsksState(e) {
+				continue
+			}
+			for _, live := range []target.Liveness{target.NotKnown, target.Live} {
+				if got := rotation.AfterState(r, e, rotation.Answer{OK: true}, live); got != e {
+					t.Errorf("%s, %v: a state of %v makes %+v of it", strategy, a, live, got)
+				}
+			}
+			if got := rotation.AfterState(r, e, rotation.Answer{}, target.Dead); got != e {
+				t.Errorf("%s, %v: a state that was not read makes %+v of it", strategy, a, got)
+			}
+			r := after(t, r, rotation.AfterState(r, e, rotation.Answer{OK: true}, target.Dead))
+			if r.State != rotation.Unknown || !r.NextAt.IsZero() {
+				t.Fatalf("%s, %v: the rotation is %s until %s", strategy, a, r.State, r.NextAt)
+			}
+			r = after(t, r, rotation.Event{Kind: rotation.Resolved, Candidate: target.Dead, Base: target.Live, Settled: true})
+			if r.State != rotation.Prepared {
+				t.Errorf("%s, %v: the candidate is not sent again: %s", strategy, a, r.State)
+			}
+		}
+	}
+}
+
 // TestQuiet verifies that one login at most fails in a window, also when the store does not have
 // the last one.
 func TestQuiet(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 type Event struct {
 	Kind EventKind
 	// Candidate and Base say, for Resolved, whether the target accepts the candidate and the base.
+	// Candidate is Dead, for NoLogin and Failed, if the target's own state does not have it.
 	Candidate, Base target.Liveness
 	// Version and Replaces are the new candidate and the base, for Stored; Strategy and Target how and
 	// where.

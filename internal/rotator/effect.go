@@ -159,13 +159,13 @@ func (w *worker) simple(
 func (w *worker) verifyCandidate(
 	ctx context.Context, t *api.Turn, system target.Target, change target.Change,
 ) (bool, error) {
-	return w.login(ctx, t, system, change.New)
+	return w.login(ctx, t, system, change, change.New)
 }
 
 func (w *worker) verifyBase(
 	ctx context.Context, t *api.Turn, system target.Target, change target.Change,
 ) (bool, error) {
-	return w.login(ctx, t, system, change.Old)
+	return w.login(ctx, t, system, change, change.Old)
 }
 
 // retire makes the base useless, after a login with the candidate has succeeded where one is

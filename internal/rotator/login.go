@@ -88,10 +88,10 @@ func (w *worker) quiet(r rotation.Record, now time.Time) time.Duration {
 	return r.Quiet(unstored, now)
 }
 
-// login tries a credential by one login. Where reads are blocked and the login decides nothing, the
-// target's own state does. Replicas are waited for only where reads are not blocked.
+// login tries c, a credential of a change, by one login. The target's own state may decide after
+// it, see [rotation.Record.AsksState]. Replicas are waited for only where reads are not blocked.
 func (w *worker) login(
-	ctx context.Context, t *api.Turn, system target.Target, c target.Credential,
+	ctx context.Context, t *api.Turn, system target.Target, change target.Change, c target.Credential,
 ) (more bool, err error) {
 	e := rotation.TooSoon(w.quiet(t.Record, w.engine.Now()))
 	if e.After <= 0 {
@@ -100,11 +100,10 @@ func (w *worker) login(
 		cancel()
 	}
 	if t.Record.AsksState(e) {
-		known := make([]target.Liveness, 1)
-		err := w.within(ctx, func(ctx context.Context) error {
-			return inspect(ctx, system, []target.Credential{c}, known)
-		})
-		e = rotation.AfterState(e, answerOf(t, err), known[0])
+		// The base is asked about too: it shows whether an attempt has reached all of the account.
+		known := make([]target.Liveness, 2)
+		answer := w.question(ctx, t, system, change, rotation.AskState, known)
+		e = rotation.AfterState(t.Record, e, answer, known[0])
 	}
 	if e.ReplacesEarlier, err = t.ReplacesEarlier(); err != nil {
 		return false, err

@@ -45,6 +45,9 @@ type Finding struct {
 	// Drift says that the account does not have the credential in use. The holder of a leaked
 	// credential can bring that about, so an emergency does not wait for its correction.
 	Drift bool `json:"drift,omitempty"`
+	// Missing says that the account in use does not exist, so that its credential is not accepted, and
+	// that no rotation is possible before it is created.
+	Missing bool `json:"missing,omitempty"`
 	// Closed says that no login of Account succeeds before the fix.
 	Closed bool `json:"closed,omitempty"`
 	// InUse says that Account is the one in use, in whatever form the target shows it: see

@@ -37,6 +37,10 @@ func (f *Findings) Outlasting(code, text, fix string, strategies ...Strategy) {
 // use it after an emergency, see [Finding.Outlasts].
 func (f *Findings) LastOutlasts() { f.last().Outlasts = true }
 
+// LastMissing says of the finding that was added last that the account in use does not exist, see
+// [Finding.Missing].
+func (f *Findings) LastMissing() { f.last().Missing = true }
+
 // last returns the finding that was added last, to complete it.
 func (f *Findings) last() *Finding { return &f.List[len(f.List)-1] }
 

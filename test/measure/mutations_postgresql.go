@@ -369,6 +369,14 @@ var postgresqlMutations = []mutation{
 		test: "TestStateDecides",
 	},
 	{
+		name: "a candidate that a target does not have at all hosts of the account is not sent again",
+		file: "internal/rotation/decide.go",
+		old:  "return e.Kind == NoLogin || e.Kind == Failed && e.Answered",
+		new:  "return false",
+		pkg:  "internal/rotation",
+		test: "TestStateAfterRejection",
+	},
+	{
 		name: "a pooler before PostgreSQL that is not declared is not found",
 		file: "internal/target/postgresql/check.go",
 		old:  "\t\treturn true, nil\n\tcase answered",

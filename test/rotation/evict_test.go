@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	driver "github.com/go-sql-driver/mysql"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/keyturn/keyturn/kms"
 	"github.com/keyturn/keyturn/sensitive"
 	"github.com/keyturn/keyturn/test/servers"
+	"github.com/keyturn/keyturn/test/support"
 )
 
 // statement carries one out as an account, and ends its session.
@@ -105,6 +108,54 @@ func elsewhere(t *testing.T, s *keyturntest.Server, m *servers.MariaDB, kind str
 	if r := untilRotation(t, s, "two", "v2", "done"); !strings.Contains(r.Reason, "'two'@'127.0.0.9' accepts the leaked") {
 		t.Errorf("the emergency leaves an account with the leaked password: %q", r.Reason)
 	}
+}
+
+// TestEmergencyAtAnotherHost replaces a leaked password where account_host leaves out the account
+// that the application reaches. The target is then corrected, and the candidate is sent to that
+// account, too.
+func TestEmergencyAtAnotherHost(t *testing.T) {
+	t.Parallel()
+	m := servers.StartMariaDB(t, nil)
+	m.Administrator(t, "the-administrators-password")
+	var ahead atomic.Int64
+	s := start(t, server.Change(func(c *server.Config) {
+		c.Kinds = []target.Kind{mysql.MariaDB()}
+	}), keyturntest.WithTime(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }))
+	store(t, s, "admin", login{"rotator", "the-administrators-password"})
+	leaked := login{"app", "first-password-of-app"}
+	for _, host := range []string{"%", "127.0.0.1"} {
+		must(t, m.Exec(t.Context(), fmt.Sprintf("CREATE USER app@'%s' IDENTIFIED BY '%s'", host, leaked.AccountPassword)))
+	}
+	store(t, s, "app", leaked)
+	config := func(hosts string) string {
+		return fmt.Sprintf(`{"address":%q,"account_host":%s,"tls":{"off":true}}`, m.Addr, hosts)
+	}
+	attach(t, s, "app", "shop", "mariadb", config(`["%"]`))
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName:      "app",
+		VersionID:       "v2",
+		AgreeToFindings: true,
+	})))
+	support.Retry(t, func() error {
+		r := untilRotation(t, s, "app", "v2", "applied")
+		if !strings.Contains(r.Reason, "1045") {
+			return fmt.Errorf("the rotation waits: %q", r.Reason)
+		}
+		return nil
+	})
+	must(t, second(s.Client.UpdateTarget(t.Context(), &kms.UpdateTargetRequest{
+		TargetName: "shop",
+		Config:     config(`["%","127.0.0.1"]`),
+	})))
+	for range 5 { // each failed login is followed by a wait of a minute
+		ahead.Add(int64(2 * time.Minute))
+		time.Sleep(time.Second)
+	}
+	untilRotation(t, s, "app", "v2", "done")
+	if statement(t.Context(), m.Addr, leaked, "SELECT 1") == nil {
+		t.Error("the leaked password still logs in")
+	}
+	must(t, statement(t.Context(), m.Addr, read(t, s, "app", "", ""), "SELECT 1"))
 }
 
 func evicted(t *testing.T, s *keyturntest.Server, address, set string) {

@@ -339,7 +339,7 @@ func (x *walk) login(i int, v int8) {
 	hear := func(w *world, event rotation.Event, said evidence) {
 		r := w.engines[i].rec
 		if r.AsksState(event) && x.c.Inspect && !w.locked {
-			event = rotation.AfterState(event, rotation.Answer{OK: true}, w.liveness(v))
+			event = rotation.AfterState(*r, event, rotation.Answer{OK: true}, w.liveness(v))
 		}
 		if x.c.Faults&Behind != 0 {
 			event.Lag = lag

@@ -90,7 +90,11 @@ func (d *directory) CheckAccount(ctx context.Context, r target.CheckRequest) ([]
 		err = s.checkEntry(f, dn, r)
 	}
 	fix := "Correct the account, or user_dn_template, base and filter of the target."
-	return f.List, f.Denied("no-entry", err, fix)
+	denied := f.Denied("no-entry", err, fix)
+	if errors.Is(err, errNoAccount) {
+		f.LastMissing()
+	}
+	return f.List, denied
 }
 
 // checkEntry reads the entry of an account, its values and its policy.

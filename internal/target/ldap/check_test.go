@@ -149,6 +149,9 @@ func testCheckEntries(t *testing.T, s *servers.LDAP) {
 	c := account(t, s, s.Base)
 	missing := target.Credential{Account: "uid=missing," + s.Base, Secret: c.Secret}
 	expectFound(t, "no entry", found(t, tt, missing, target.Overlap), "impossible no-entry")
+	if list := targettest.Findings(t, tt, target.CheckRequest{Current: missing}); !list[0].Missing {
+		t.Errorf("an account without an entry is not probed: %+v", list)
+	}
 	alias := target.Credential{Account: "uid=alias-of-it," + s.Base, Secret: c.Secret}
 	s.Add(t, alias.Account, map[string][]string{
 		"objectClass": {"alias", "extensibleObject"}, "uid": {"alias-of-it"}, "aliasedObjectName": {c.Account},

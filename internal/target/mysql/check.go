@@ -159,9 +159,14 @@ func (c *checker) check(ctx context.Context) error {
 func (c *checker) accounts(all []account) []account {
 	name := c.request.Current.Account
 	chosen := c.t.within(all)
+	if len(all) == 0 {
+		c.report("no-account", target.Impossible, own(shownName(name)), c.t.missing(name, all)+".", "Create the account.")
+		(&target.Findings{List: c.found}).LastMissing()
+		return nil
+	}
 	if len(chosen) == 0 {
 		c.report("no-account", target.Impossible, own(shownName(name)), c.t.missing(name, all)+".",
-			"Create the account, or set account_host of the target.")
+			"Set account_host of the target.")
 		return nil
 	}
 	opens := func(a account) bool { return a.accepts(c.request.Current.Secret) }

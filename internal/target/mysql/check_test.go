@@ -50,8 +50,12 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 
 	missing := plain
 	missing.Account = "check-none"
-	reports(t, tt, of(missing), "no-account impossible")
-	reports(t, open(t, `"account_host":"10.%"`), of(plain), "no-account impossible")
+	if !reports(t, tt, of(missing), "no-account impossible")["no-account impossible"].Missing {
+		t.Error("an account that does not exist is not probed")
+	}
+	if reports(t, open(t, `"account_host":"10.%"`), of(plain), "no-account impossible")["no-account impossible"].Missing {
+		t.Error("an account at another host counts as one that does not exist")
+	}
 	wrong := f.account(t, "check-wrong")
 	wrong.Secret = plain.Secret
 	reports(t, tt, of(wrong), "credential-not-stored impossible")

@@ -49,9 +49,9 @@ type dialing struct {
 	params map[string]string
 }
 
-// connectAsAdmin opens a connection for the administrator. A server whose connections are all in use
-// (1040) refuses it before it asks for the password, so another try locks no account: sessions that
-// have just ended, also those of this process, still count for a moment.
+// connectAsAdmin opens a connection for the administrator. A server whose connections are all in
+// use (1040) refuses it before it asks for the password, so another try locks no account. Sessions
+// that have just ended still count for a moment, also the ones of this process.
 func (t *my) connectAsAdmin(ctx context.Context, to dialing) (*conn, error) {
 	wait := fullWait
 	for tries := fullTries; ; tries-- {

@@ -9,8 +9,8 @@ import (
 	"github.com/keyturn/keyturn/internal/target/targettest"
 )
 
-// TestAdministratorOfFullServer changes a password at a server whose connections are all in use. The
-// administrator of these tests has no right to the connection that the server reserves.
+// TestAdministratorOfFullServer changes a password at a server whose connections are all in use.
+// The administrator of these tests has no right to the connection that the server reserves.
 func TestAdministratorOfFullServer(t *testing.T) {
 	t.Parallel()
 	n := start(t, false, "--max-connections=10")

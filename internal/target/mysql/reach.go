@@ -101,6 +101,11 @@ func (t *my) whyRejected(
 	case len(others)+len(anonymous) > 0:
 		list := strings.Trim(whoAll(c.Account, others)+", "+whoAll("", anonymous), ", ")
 		text := "Keyturn logs in from " + shownName(row[0]) + ", and such a login can reach " + list + " instead"
+		leftOut := slices.DeleteFunc(slices.Clone(others), func(a account) bool { return t.config.AccountHost.has(a.host) })
+		if len(leftOut) > 0 {
+			text += "; if that is the same application's: keyturn target update TARGET --set " +
+				accountHost(t.within(all), leftOut) + ", and the credential is sent there, too"
+		}
 		if len(others) > 0 && !t.config.AccountHost.chosen() {
 			text += "; if that is the same application's: keyturn rotation cancel NAME, keyturn target update TARGET --set " +
 				accountHost(opens, others) + ", and then the rotation or keyturn rotation emergency NAME again"

@@ -121,6 +121,7 @@ func (k *check) account(ctx context.Context, name string, only []target.Strategy
 	alter := "ALTER ROLE " + quoteIdentifier(name)
 	if !found {
 		f.Code, f.Text = "no-such-account", fmt.Sprintf("There is no role %q.", name)
+		f.Missing = name == k.current
 		f.Fix = "Create the role; for a second login, run keyturn target prepare-accounts TARGET --account=NAME " +
 			"--clone=CLONE."
 		k.found(f)

@@ -84,6 +84,9 @@ func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
 	if got, _ := findings(t, tt, target.CheckRequest{Current: missing}); got != "no-such-account impossible" {
 		t.Errorf("a role that does not exist: %s", got)
 	}
+	if list := targettest.Findings(t, tt, target.CheckRequest{Current: missing}); !list[0].Missing {
+		t.Errorf("a role that does not exist is not probed: %+v", list)
+	}
 	md5 := c.account(t)
 	c.md5(t, &md5)
 	for _, tc := range []struct {

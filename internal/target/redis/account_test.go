@@ -110,6 +110,9 @@ func TestCheckAccount(t *testing.T) {
 	expect("off at one node", "", "impossible unfit, note further-passwords outlasts, note nodes-differ")
 	two.Do(t, "ACL", "DELUSER", "app")
 	expect("missing at one node", "", "impossible unfit")
+	if list := targettest.Findings(t, tt, target.CheckRequest{Current: c}); !list[0].Missing {
+		t.Errorf("a user that does not exist at a node is not probed: %+v", list)
+	}
 	for _, s := range redis.Kind().Strategies {
 		if window := tt.(target.Windower).Window(s); !strings.HasSuffix(window, ".") {
 			t.Errorf("the window of %s is %q", s, window)

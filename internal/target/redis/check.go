@@ -60,6 +60,7 @@ func (s *server) CheckAccount(ctx context.Context, r target.CheckRequest) ([]tar
 	}
 	checkPasswords(f, nodes, all, r)
 	checkReplication(f, places, all)
+	s.checkSaving(f, places)
 	if s.Persist == persistNone {
 		f.Note("not-saved", "The target's persist is none: a restart of a server loses a change that nothing else saves.")
 	}
@@ -98,6 +99,25 @@ func (s *server) checkAdministrator(ctx context.Context, f *target.Findings, nod
 	return nil
 }
 
+// checkSaving reports servers that cannot save their users in the way that the target says. Whether
+// a server has an ACL file is not asked: a user that may run CONFIG GET reads passwords.
+func (s *server) checkSaving(f *target.Findings, places []place) {
+	for _, p := range places {
+		switch {
+		case !p.noConfigFile:
+		case s.Persist == persistConfigRewrite:
+			f.Impossible("no-config-file", fmt.Sprintf("%s has no configuration file that it could write.", p.addr),
+				"Start the server with a configuration file that it may write, or set persist of the target to acl-save.")
+		case s.Persist == persistAuto:
+			f.Impossible("no-config-file", fmt.Sprintf("%s has no configuration file, and Keyturn cannot see whether it has an "+
+				"ACL file: a change that it does not save would be lost when it restarts.", p.addr),
+				"If the server has an ACL file: keyturn target update TARGET --set persist=acl-save. Otherwise start it with "+
+					"an ACL file or with a configuration file that it may write. If something else keeps its users: "+
+					"keyturn target update TARGET --set persist=none.")
+		}
+	}
+}
+
 // checkReplication reports a user with which replicas may log in.
 func checkReplication(f *target.Findings, places []place, users []user) {
 	for i, p := range places {
@@ -125,6 +145,9 @@ func checkNodes(
 		if text := u.unfit(true); text != "" {
 			f.Impossible("unfit", fmt.Sprintf("At %s the user %s.", n.addr, text), "Correct the user at that node.",
 				strategies...)
+			if !u.exists && len(strategies) == 0 {
+				f.LastMissing()
+			}
 		}
 		users = append(users, u)
 		if u.exists && users[0].exists && u.rights != users[0].rights {

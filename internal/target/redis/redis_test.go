@@ -289,6 +289,16 @@ func TestNothingToWriteDownTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	login(s).Works(t, "with persist none", c.New, true)
+	for config, want := range map[string]string{
+		plain(s.Addr): "impossible no-config-file, note further-passwords outlasts",
+		strings.Replace(acl, "acl-save", "config-rewrite", 1): "impossible no-config-file, note further-passwords outlasts",
+		acl:  "note further-passwords outlasts",
+		none: "note further-passwords outlasts, note not-saved",
+	} {
+		if got := found(t, open(t, config, admin(s)), c.New, ""); got != want {
+			t.Errorf("%s: the check finds %q, want %q", config, got, want)
+		}
+	}
 	// It works already, so it cannot be said that nothing has happened.
 	targettest.Expect(
 		t,

@@ -23,6 +23,8 @@ type place struct {
 	master string
 	// peers has the address of every server of its cluster by ID.
 	peers map[string]string
+	// noConfigFile says that the server was started without a configuration file.
+	noConfigFile bool
 }
 
 const clusterSet = "cluster"
@@ -128,6 +130,8 @@ func (n *node) place(ctx context.Context) (p place, rules string, err error) {
 		return place{}, info + " " + nodes, err
 	}
 	fields := fieldsOf(fmt.Sprint(reply))
+	config, shown := fields["config_file"]
+	defer func() { p.noConfigFile = shown && config == "" }()
 	if fields["cluster_enabled"] != "1" {
 		return replicationOf(n.addr, fields), "", nil
 	}
