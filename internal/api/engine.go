@@ -111,8 +111,11 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, st step) (rotation
 		switch {
 		case err != nil:
 			return err
-		case !ok || !there || old.Seq != t.Record.Seq || t.isStale(st.event.Kind, old, s):
+		case !ok || !there || old.Seq != t.Record.Seq:
 			return ErrMoved
+		}
+		if stale, err := t.isStale(tx, st.event.Kind, old, s); err != nil || stale {
+			return cmp.Or(err, ErrMoved)
 		}
 		r, err := st.next(old)
 		if err != nil {
@@ -129,7 +132,7 @@ func (e *Engine) store(ctx context.Context, c *Call, t *Turn, st step) (rotation
 	if another {
 		e.gate.currentChanged(ctx, t.Secret.Account, t.Secret.Name)
 	}
-	if stored.CanHurry() && t.hasOldTarget(ctx) {
+	if stored.CanHurry() && t.isTargetChanged(ctx) {
 		e.gate.targetChanged(t.Secret.Account, t.Target.Name)
 	}
 	return stored, nil

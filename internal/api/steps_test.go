@@ -92,47 +92,139 @@ func TestPausesTakeNoResult(t *testing.T) {
 }
 
 // TestStepIsNotBegunOnOldTerms verifies that no candidate is made after a pause, and none is sent
-// after other settings or a login that has failed, although the engine has decided on that before.
+// after other settings, another target or a login that has failed, although the engine has decided
+// on that before; and that nothing else takes a step.
 func TestStepIsNotBegunOnOldTerms(t *testing.T) {
 	t.Parallel()
-	pause, check := []string{"PauseRotation", "SecretName", "db"}, []string{"CheckRotation", "SecretName", "db"}
-	for _, tt := range []struct {
-		name  string
-		kind  rotation.EventKind
-		call  []string // nil for other settings
-		wrong bool     // the credential in use
-		moved bool
-	}{
-		{"made after a pause", rotation.Stored, pause, false, true},
-		{"made after other settings", rotation.Stored, nil, false, true},
-		{"sent after a pause", rotation.Sending, pause, false, false},
-		{"sent after other settings", rotation.Sending, nil, false, true},
-		{"sent after a check", rotation.Sending, check, false, false},
-		{"sent after a check that has failed", rotation.Sending, check, true, true},
-	} {
-		w, m := rotating(t)
-		state := rotation.Prepared
-		if tt.kind == rotation.Stored {
-			state = rotation.Scheduled
-		}
-		w.inState(t, "db", state)
-		engine, turn := w.turn(t, "db")
-		if tt.wrong {
-			m.set("app", "changed by hand")
-		}
-		if tt.call == nil {
+	call := func(action string, query ...string) func(*testing.T, *world, *memory) {
+		return func(t *testing.T, w *world, _ *memory) { w.must(t, action, query...) }
+	}
+	settings := func(change func(*secret.RotationSettings)) func(*testing.T, *world, *memory) {
+		return func(t *testing.T, w *world, _ *memory) {
 			w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
-				s.Rotation.Settings = &secret.RotationSettings{Consents: []string{"x"}}
+				after := s.Settings()
+				change(&after)
+				s.Rotation.Settings = &after
 			})
-			turn.Record.Seq = w.record(t, "db").Seq
-		} else {
-			w.must(t, tt.call[0], tt.call[1:]...)
 		}
-		_, err := engine.Move(t.Context(), turn, rotation.Event{Kind: tt.kind}, nil)
-		turn.End()
-		if got := errors.Is(err, api.ErrMoved); got != tt.moved || !got && err != nil {
-			t.Errorf("%s: %v, want that it was outdated: %t", tt.name, err, tt.moved)
-		}
+	}
+	consents := settings(func(s *secret.RotationSettings) { s.Consents = []string{"x"} })
+	grace := settings(func(s *secret.RotationSettings) { s.Grace, s.Group = new(time.Hour), "g" })
+	bound := func(t *testing.T, w *world, _ *memory) {
+		w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
+			s.Rotation.Binding = &secret.Binding{Target: s.Rotation.Binding.Target, Accounts: []string{"another"}}
+		})
+	}
+	config := call("UpdateTarget", "TargetName", "pg", "Config", `{"address":"another"}`)
+	described := call("UpdateTarget", "TargetName", "pg", "Description", "the database")
+	failed := func(t *testing.T, w *world, m *memory) {
+		m.set("app", "changed by hand")
+		w.must(t, "CheckRotation", "SecretName", "db")
+	}
+	pause := call("PauseRotation", "SecretName", "db")
+	for _, tt := range []struct {
+		name   string
+		kind   rotation.EventKind
+		change func(*testing.T, *world, *memory)
+		moved  bool
+	}{
+		{"made after a pause", rotation.Stored, pause, true},
+		{"made after a pause of the target", rotation.Stored, call("PauseRotation", "TargetName", "pg"), true},
+		{"made after a pause of all", rotation.Stored, call("PauseRotation"), true},
+		{"made after other consents", rotation.Stored, consents, true},
+		{"made for another binding", rotation.Stored, bound, true},
+		{"made for another configuration", rotation.Stored, config, true},
+		{"sent after a pause", rotation.Sending, pause, false},
+		{"sent after a pause of the target", rotation.Sending, call("PauseRotation", "TargetName", "pg"), false},
+		{"sent after other consents", rotation.Sending, consents, true},
+		{"sent after another grace period", rotation.Sending, grace, false},
+		{"sent to another binding", rotation.Sending, bound, true},
+		{"sent to another configuration", rotation.Sending, config, true},
+		{"sent after another description", rotation.Sending, described, false},
+		{"sent after a check", rotation.Sending, call("CheckRotation", "SecretName", "db"), false},
+		{"sent after a check that has failed", rotation.Sending, failed, true},
+		{"what was sent, after other consents", rotation.Accepted, consents, false},
+		{"what was sent, to another configuration", rotation.Accepted, config, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w, m := rotating(t)
+			state := rotation.Prepared
+			switch tt.kind {
+			case rotation.Stored:
+				state = rotation.Scheduled
+			case rotation.Accepted:
+				state = rotation.Applying
+			}
+			w.inState(t, "db", state)
+			engine, turn := w.turn(t, "db")
+			tt.change(t, w, m)
+			_, err := engine.Move(t.Context(), turn, rotation.Event{Kind: tt.kind}, nil)
+			turn.End()
+			if got := errors.Is(err, api.ErrMoved); got != tt.moved || !got && err != nil {
+				t.Errorf("%v, want that it was outdated: %t", err, tt.moved)
+			}
+		})
+	}
+}
+
+// TestRotationIsNotBegunOnOldTerms verifies that no automatic rotation begins after a pause, or at
+// a time that was changed, although the engine has decided on that before.
+func TestRotationIsNotBegunOnOldTerms(t *testing.T) {
+	t.Parallel()
+	for name, calls := range map[string][][]string{
+		"a pause":               {{"PauseRotation", "SecretName", "db"}},
+		"a pause of the target": {{"PauseRotation", "TargetName", "pg"}},
+		"a pause of all":        {{"PauseRotation"}},
+		"another interval": {{"UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+			"RotationInterval", "90d"}},
+		"a check": {{"CheckRotation", "SecretName", "db"}},
+		"a pause that has ended": {
+			{"PauseRotation", "SecretName", "db"},
+			{"ResumeRotation", "SecretName", "db"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, _ := rotating(t)
+			w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+				"RotationInterval", "30d")
+			engine, turn := w.turn(t, "db")
+			for _, call := range calls {
+				w.must(t, call[0], call[1:]...)
+			}
+			_, err := engine.Begin(t.Context(), turn, rotation.Request{
+				ID:      "v2",
+				Mode:    rotation.Rotate,
+				Trigger: rotation.Automatic,
+				At:      w.now,
+			})
+			turn.End()
+			want := name != "a check" && name != "a pause that has ended"
+			if got := errors.Is(err, api.ErrMoved); got != want || !got && err != nil {
+				t.Errorf("%v, want that it was outdated: %t", err, want)
+			}
+		})
+	}
+}
+
+// TestPausesTakeNoProbe verifies that a caller who pauses and resumes a secret during each probe
+// causes no more probes, and that the last of these calls counts.
+func TestPausesTakeNoProbe(t *testing.T) {
+	t.Parallel()
+	w, _ := rotating(t)
+	engine, turn := w.turn(t, "db")
+	w.must(t, "PauseRotation", "SecretName", "db")
+	w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+		"RotationInterval", "90d")
+	planned := w.record(t, "db").Due
+	_, err := engine.Note(t.Context(), turn, "", func(r rotation.Record) rotation.Record {
+		return r.Seen("v1", w.now, w.now.Add(time.Hour))
+	})
+	turn.End()
+	if r := w.record(t, "db"); err != nil || !r.Health.ProbedAt.Equal(w.now) || !r.Paused || !r.Due.Equal(planned) {
+		t.Errorf("%v: probed at %v, paused %t, next rotation at %v, want %v",
+			err, r.Health.ProbedAt, r.Paused, r.Due, planned)
 	}
 }
 

@@ -59,25 +59,48 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 }
 
 // isStale reports whether a caller has stored something after Load that a step which is about to
-// begin depends on: a pause, other settings, or a login that may fail. A step that has already
-// acted at the target is never stale, because its result must be stored.
-func (t *Turn) isStale(kind rotation.EventKind, r rotation.Record, s secret.Secret) bool {
+// begin depends on; r and s are as stored now. A step that has already acted at the target is never
+// stale, because its result must be stored.
+func (t *Turn) isStale(tx *store.Tx, kind rotation.EventKind, r rotation.Record, s secret.Secret) (bool, error) {
 	switch kind {
-	case rotation.Stored:
-		return r.AwaitsResume(t.Paused()) || !reflect.DeepEqual(s.Settings(), t.Secret.Settings())
-	case rotation.Sending:
-		return !r.LoginFailedAt.Equal(t.Record.LoginFailedAt) || !reflect.DeepEqual(s.Settings(), t.Secret.Settings())
+	case rotation.Begun, rotation.Stored, rotation.Sending:
+	default:
+		return false, nil
 	}
-	return false
+	now, exists, err := tx.Target(t.Secret.Account, t.Secret.TargetName())
+	if err != nil {
+		return false, err
+	}
+	all, err := tx.AllPaused()
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case exists != t.exists || exists && (now.ID != t.Target.ID || isRedirected(t.Target, now)),
+		!reflect.DeepEqual(s.Rotation.Binding, t.Secret.Rotation.Binding),
+		!s.Settings().SameTerms(t.Secret.Settings()):
+		return true, nil
+	case kind == rotation.Begun:
+		return t.Record.Then == nil && (r.Paused || all.Paused || now.Paused || !r.Due.Equal(t.Record.Due)), nil
+	case kind == rotation.Stored:
+		return r.AwaitsResume(all.Paused || now.Paused), nil
+	}
+	return r.LoginFailedAt.After(t.Record.LoginFailedAt), nil // another login might fail now
 }
 
-// hasOldTarget reports whether the target or its administrator has changed since the turn has read
-// them: what has failed may be fixed. It reports false if the store does not answer.
-func (t *Turn) hasOldTarget(ctx context.Context) bool {
+// isTargetChanged reports whether the target or its administrator has changed since the turn has
+// read them, so that what has failed may be fixed. It reports true if the store does not answer:
+// another try costs little.
+func (t *Turn) isTargetChanged(ctx context.Context) bool {
+	if !t.exists {
+		return false
+	}
 	tx := store.Snapshot(ctx, t.env.DB)
 	stored, ok, err := tx.Target(t.Target.Account, t.Target.Name)
 	switch {
-	case err != nil || !ok || !t.exists:
+	case err != nil:
+		return true
+	case !ok:
 		return false
 	case isRedirected(t.Target, stored):
 		return true
@@ -85,9 +108,9 @@ func (t *Turn) hasOldTarget(ctx context.Context) bool {
 		return false
 	}
 	now := t.env.Now().UTC()
-	before, there, err1 := t.tx.Secret(stored.Account, stored.AdminSecret, now)
+	before, _, err1 := t.tx.Secret(stored.Account, stored.AdminSecret, now)
 	after, _, err2 := tx.Secret(stored.Account, stored.AdminSecret, now)
-	return err1 == nil && err2 == nil && there && hasNewCurrent(before, after)
+	return err1 != nil || err2 != nil || hasNewCurrent(before, after)
 }
 
 // holdAccounts makes sure that the secret of a turn holds the accounts to which it is bound, which

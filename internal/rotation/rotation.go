@@ -420,12 +420,9 @@ func (r Record) Urgent(outlasts string) Record {
 
 // Outdates reports whether a step that an engine has decided on with the record before no longer
 // holds with r. A pause, the time of the next rotation and the result of a check, with the login
-// that it has made, outdate no step of a rotation under way: a caller who changes them without end
-// would take the results of all steps. The engine compares what the beginning of a step depends on.
+// that it has made, outdate no step and no probe: a caller who changes them without end would take
+// the results of all of them. The engine compares what the beginning of a step depends on.
 func (r Record) Outdates(before Record) bool {
-	if !r.InFlight() {
-		return true
-	}
 	for _, record := range []*Record{&r, &before} {
 		record.Seq, record.Due, record.Paused, record.Pause = 0, time.Time{}, false, nil
 		record.Check, record.LoginFailedAt = nil, time.Time{}

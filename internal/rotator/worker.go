@@ -184,9 +184,10 @@ func (w *worker) beginNext(ctx context.Context, t *api.Turn) (bool, error) {
 // postpone moves the time of a rotation that may not begin.
 func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) error {
 	_, err := w.engine.Note(ctx, t, "", func(r rotation.Record) rotation.Record {
-		if r.InFlight() {
+		switch {
+		case r.InFlight():
 			r.NextAt = until
-		} else {
+		case r.Due.Equal(t.Record.Due): // else a caller has just planned another time
 			r.Due = until
 		}
 		return r

@@ -2,6 +2,7 @@ package secret
 
 import (
 	"cmp"
+	"reflect"
 	"time"
 
 	"github.com/keyturn/keyturn/internal/fault"
@@ -44,6 +45,16 @@ type RotationSettings struct {
 	Login target.Login `json:"login,omitzero"`
 	// Consents are the tokens of the findings of a check to which the operator has agreed, sorted.
 	Consents []string `json:"consents,omitempty"`
+}
+
+// SameTerms reports whether a candidate that was decided on with s may be made and sent with o. The
+// schedule, the grace period and the group decide when a rotation begins and ends, and change
+// neither.
+func (s RotationSettings) SameTerms(o RotationSettings) bool {
+	for _, p := range []*RotationSettings{&s, &o} {
+		p.Schedule, p.Grace, p.GraceLimit, p.Group, p.Gap = rotation.Schedule{}, nil, nil, "", 0
+	}
+	return reflect.DeepEqual(s, o)
 }
 
 // settings returns the settings of the secret, or the zero value.

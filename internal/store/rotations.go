@@ -36,13 +36,22 @@ func (tx *Tx) PutRotation(r *rotation.Record) error {
 	return rotationKind.save(tx, *r)
 }
 
-// unwake removes the wake time of the stored record, and returns that record; ok is false if there
-// is none.
+// unwake removes the wake time of the stored record, and of an earlier write of this transaction,
+// and returns the stored record; ok is false if there is none.
 func (tx *Tx) unwake(account, name string) (old rotation.Record, ok bool, err error) {
 	key := rotationKind.key(in(account, name))
 	stored, ok := tx.reads[key]
 	if !ok {
 		return old, false, fmt.Errorf("the rotation of %q is written without having been read", name)
+	}
+	if data := tx.writes[key]; data != nil {
+		written, err := rotationKind.decode(tx.db, key, data)
+		if err != nil {
+			return old, false, err
+		}
+		if at := written.Wake(); !at.IsZero() {
+			wakeKind.delete(tx, duePath(at, account, name))
+		}
 	}
 	if stored.data == nil {
 		return old, false, nil

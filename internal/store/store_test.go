@@ -415,6 +415,48 @@ func TestAttachedDuringRegistration(t *testing.T) {
 	}
 }
 
+// TestWakeOfTwoWrites verifies that a record that is written twice in one transaction is due once,
+// at the time of the second write.
+func TestWakeOfTwoWrites(t *testing.T) {
+	t.Parallel()
+	db := temporary(t)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	due := func() int {
+		t.Helper()
+		list, _, err := store.Snapshot(t.Context(), db).WakeBefore(at.Add(time.Hour), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	write := func(times ...time.Time) {
+		t.Helper()
+		err := store.Do(t.Context(), db, func(tx *store.Tx) error {
+			r, _, err := tx.Rotation("1", "a")
+			for _, next := range times {
+				r.Account, r.Secret, r.State, r.NextAt = "1", "a", rotation.Scheduled, next
+				err = errors.Join(err, tx.PutRotation(&r))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(at, at.Add(time.Minute))
+	if n := due(); n != 1 {
+		t.Errorf("a record that is written twice is due %d times", n)
+	}
+	write(at, at.Add(2*time.Hour))
+	if n := due(); n != 0 {
+		t.Errorf("a record that is due later is due %d times now", n)
+	}
+	write(at, at)
+	if n := due(); n != 1 {
+		t.Errorf("a record that is written twice with one time is due %d times", n)
+	}
+}
+
 // TestGuardUse verifies that a change which depends on whether a secret is used is decided again
 // when something begins to use the secret before the commit, and that the note of a use outlives
 // the secret: what uses it may be restored, and a secret created again with its name.
