@@ -420,6 +420,8 @@ func (k *inspection) deadCredential(c target.Credential, v target.Verdict, said 
 	isClosed := func(f target.Finding) bool { return f.Closed && f.InUse }
 	switch i := slices.IndexFunc(k.check.Findings, isClosed); {
 	case v != target.Impossible:
+	case k.record.State == rotation.Quarantined:
+		f.Fix = fault.Command("rotation repair", k.secret.Name) + " shows how to continue."
 	case i >= 0: // which may be the whole reason
 		f.Fix = fmt.Sprintf("Fix the finding %s first. Then %s shows whether the target accepts the stored "+
 			"credential.", k.check.Findings[i].Code, fault.Command("rotation probe", k.secret.Name))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/keyturn/keyturn/internal/fault"
+	"github.com/keyturn/keyturn/internal/rotation"
 	"github.com/keyturn/keyturn/kms"
 )
 
@@ -210,6 +211,9 @@ func (c *rotationConfigure) Run(e *env) error {
 		return err
 	}
 	err = errors.Join(printSettings(e.stdout, out), printFindings(e.stdout, checked(out)))
+	if err == nil && c.Grace+c.GraceLimit != "" && !rotation.State(out.State).Ended() {
+		err = e.report("The rotation under way keeps its grace period: the new one counts from the next rotation on.")
+	}
 	if err != nil || in.LoginDatabase+in.LoginRole+in.LoginCertificateSecret == "" && len(in.LoginEndpoints) == 0 {
 		return err
 	}

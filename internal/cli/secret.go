@@ -335,6 +335,9 @@ func (c *secretDelete) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	if c.Now && !asked && before.Remains != "" { // afterwards its commands find no secret
+		fmt.Fprintln(e.stderr, before.Remains)
+	}
 	out, err := client.DeleteSecret(e.ctx, in)
 	switch {
 	case err != nil:
@@ -352,7 +355,7 @@ func (c *secretDelete) Run(e *env) error {
 			before = after
 		}
 	}
-	if err == nil && before.Remains != "" && !(asked && c.Now) {
+	if err == nil && before.Remains != "" && !c.Now {
 		_, err = fmt.Fprintln(e.stdout, before.Remains)
 	}
 	return err

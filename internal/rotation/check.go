@@ -66,6 +66,19 @@ func (c Check) For(version string, now time.Time) Check {
 	return c
 }
 
+// afterRepair returns the check without the findings that the target does not accept the credential
+// in use, which it has just accepted.
+func (c *Check) afterRepair() *Check {
+	if c == nil {
+		return nil
+	}
+	after := *c
+	after.Findings = slices.DeleteFunc(slices.Clone(c.Findings), func(f target.Finding) bool {
+		return f.Drift || f.Missing || f.Code == CodeLoginRejected
+	})
+	return &after
+}
+
 // Verdict is what a check says of one strategy.
 type Verdict string
 

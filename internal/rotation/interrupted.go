@@ -159,6 +159,7 @@ func (r Record) CanUndo(now time.Time) bool {
 // repaired ends a repair, and continues the rotation that it has interrupted. That may have been
 // interrupted twice: by a quarantine, and by an emergency out of it that is quarantined itself.
 func (r Record) repaired(now time.Time) Record {
+	r.Check = r.Check.afterRepair()
 	i := r.Interrupted
 	if i == nil {
 		return r.done(now)

@@ -62,6 +62,16 @@ func TestRepairedCredentialIsProbedAgain(t *testing.T) {
 		"its own state says so",
 		noon,
 	)
+	drifted.Check = &Check{Findings: []target.Finding{
+		{Code: CodeLoginRejected},
+		{Code: "no-account", Missing: true},
+		{Code: "no-password", Drift: true},
+		{Code: "connection-limit"},
+	}}
+	keepsRest := func(r Record) bool {
+		list := r.Check.Findings
+		return len(list) == 1 && list[0].Code == "connection-limit" && len(drifted.Check.Findings) == 4
+	}
 	if !drifted.Wake().IsZero() {
 		t.Errorf("a quarantined rotation wakes at %v", drifted.Wake())
 	}
@@ -75,8 +85,12 @@ func TestRepairedCredentialIsProbedAgain(t *testing.T) {
 	if applied.State != Done || applied.Wake().IsZero() {
 		t.Errorf("after apply: %s, wakes at %v", applied.State, applied.Wake())
 	}
-	if r := drifted.Adopted("v3", false, drifted.LoginFailedAt, noon); r.State != Done || r.Wake().IsZero() {
-		t.Errorf("after adopt: %s, wakes at %v", r.State, r.Wake())
+	adopted := drifted.Adopted("v3", false, drifted.LoginFailedAt, noon)
+	if adopted.State != Done || adopted.Wake().IsZero() {
+		t.Errorf("after adopt: %s, wakes at %v", adopted.State, adopted.Wake())
+	}
+	if !keepsRest(applied) || !keepsRest(adopted) {
+		t.Errorf("findings after a repair: %+v; after an adoption: %+v", applied.Check.Findings, adopted.Check.Findings)
 	}
 }
 

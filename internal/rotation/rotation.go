@@ -512,6 +512,7 @@ func (r Record) Adopted(version string, goesOn bool, lastFailed, now time.Time) 
 		r.NoSession, r.Outlasts, r.EndedAt = "", "", now // of a credential that is not in use
 	}
 	r.Candidate, r.Accepted, r.LoginFailedAt = version, version, lastFailed
+	r.Check = r.Check.afterRepair()
 	r.Health = Health{ProbedAt: now, Live: true, TriedAt: now, NextAt: r.Health.NextAt}
 	return r.note(now, Adopted, "")
 }

@@ -310,7 +310,7 @@ func (c *checker) foreign(a account) string {
 // terms reports the conditions of an account's logins.
 func (c *checker) terms(a account, self string) {
 	if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
-		c.report("login-terms", target.Impossible, own(self), self+" cannot log in as this secret says: "+fix+".", fix)
+		c.report("login-terms", target.Impossible, own(self), self+" cannot log in as this secret connects.", sentence(fix))
 	}
 	if a.locked {
 		c.closed("account-locked", own(self), self+" is locked.",

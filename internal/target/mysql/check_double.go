@@ -60,7 +60,8 @@ func (c *checker) partner(a account) {
 		c.noLogins(other(self), c.request.Partner, a.host, target.Double)
 	}
 	if fix := c.t.unmet(a.terms); fix != "" && a.terms.subject+a.terms.issuer == "" {
-		c.report("login-terms", target.Impossible, other(self), self+" cannot log in: "+fix+".", fix, target.Double)
+		c.report("login-terms", target.Impossible, other(self), self+" cannot log in as this secret connects.", sentence(fix),
+			target.Double)
 	}
 }
 
