@@ -231,6 +231,7 @@ func printBroken(w io.Writer, out *kms.EmergencyRotationResponse) error {
 type rotationEndGrace struct {
 	Name string `arg:"" help:"Name or ARN of the secret."`
 	Yes  bool   `help:"Do not ask." short:"y"`
+	following
 }
 
 func (c *rotationEndGrace) Run(e *env) error {
@@ -244,9 +245,21 @@ func (c *rotationEndGrace) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	shown := 0 // of the steps so far
+	if c.Wait {
+		before, err := e.readable(client, c.Name)
+		if err != nil {
+			return err
+		}
+		shown = len(before.Steps)
+	}
 	out, err := client.EndRotationGrace(e.ctx, &kms.SecretNameRequest{SecretName: c.Name})
 	if err != nil {
 		return err
+	}
+	if c.Wait {
+		f := &follower{env: e, client: client, secret: out.SecretName, shown: shown, verdict: graceEnded}
+		return f.follow(c.Timeout)
 	}
 	return e.done(out, "The previous credential of %[1]s is being retired; keyturn rotation status %[1]s shows when "+
 		"that is done.", c.Name)

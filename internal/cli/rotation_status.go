@@ -353,6 +353,21 @@ func repaired(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
 	return true, true, fmt.Sprintf("The target accepts the current version of %s.", r.SecretName)
 }
 
+// graceEnded is the end of a grace period that was ended: the previous credential is useless.
+func graceEnded(r *kms.DescribeRotationResponse) (over, ok bool, text string) {
+	switch {
+	case r.Outcome == kms.OutcomeSucceeded && r.PreviousRetired:
+		text = fmt.Sprintf("The previous credential of %s, in version %s, is useless.", r.SecretName, r.BaseVersionID)
+		if r.Reason != "" {
+			text += " " + r.Reason
+		}
+		return true, true, text
+	case r.Outcome == kms.OutcomeSucceeded:
+		return true, false, fmt.Sprintf("The previous credential of %s was not retired. %s", r.SecretName, r.Reason)
+	}
+	return failedEnd(r)
+}
+
 // undone is the end of an undo that makes a version current again.
 func undone(version string) verdictOf {
 	return func(r *kms.DescribeRotationResponse) (over, ok bool, text string) {

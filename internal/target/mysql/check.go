@@ -202,7 +202,7 @@ func (c *checker) accounts(all []account) []account {
 		case !isMember && opens(a):
 			c.ask(leaveHosts, own(shown(name, a.host)), shown(name, a.host)+" accepts the same password, and account_host of "+
 				"the target leaves it out: applications that reach it are refused with the new password, and the old one stays "+
-				"valid there.", "Add the host to account_host, or leave account_host empty.")
+				"valid there.", "keyturn target update TARGET --set "+accountHost(chosen, []account{a})+" includes it.")
 			(&target.Findings{List: c.found}).LastOutlasts()
 		case !isMember && !leaked.IsZero() && a.accepts(leaked):
 			c.outlasts(leaveHosts, shown(name, a.host)+" accepts the leaked password, and account_host of the target leaves "+

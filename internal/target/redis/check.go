@@ -176,8 +176,8 @@ func checkPasswords(f *target.Findings, nodes []*node, users []user, r target.Ch
 		if others > 0 {
 			f.Outlasting("further-passwords",
 				fmt.Sprintf("Besides the one in use, the user has passwords at %s, which stay: %d.", n.addr, others),
-				"ACL GETUSER lists their hashes, and ACL SETUSER with ! before a hash removes one. After a leak, remove "+
-					"those that no application needs.")
+				fmt.Sprintf("ACL GETUSER %[1]s lists their hashes, and ACL SETUSER %[1]s !HASH removes one. After a leak, remove "+
+					"each that no application needs.", fault.Quoted(f.Account)))
 		}
 	}
 }
