@@ -211,10 +211,10 @@ func (b *broker) read(ctx context.Context, what, path string, into any) error {
 // have the user's name. They keep a password of their own.
 func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 	var parameters []struct {
-		Component string         `json:"component"`
-		Name      string         `json:"name"`
-		VHost     string         `json:"vhost"`
-		Value     map[string]any `json:"value"`
+		Component string `json:"component"`
+		Name      string `json:"name"`
+		VHost     string `json:"vhost"`
+		Value     any    `json:"value"` // an object, or a list, such as a set of upstreams and an empty object
 	}
 	err := b.read(ctx, "read the parameters at "+b.name, "/api/parameters", &parameters)
 	if target.ClassOf(err) == target.Denied {
@@ -228,12 +228,9 @@ func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 	}
 	var links []string
 	for _, p := range parameters {
-		for _, v := range p.Value {
-			if namesUser(v, f.Account) {
-				links = append(links, fmt.Sprintf("%s %s in %s", target.Said(p.Component), fault.Quoted(p.Name),
-					fault.Quoted(p.VHost)))
-				break
-			}
+		if namesUser(p.Value, f.Account) {
+			links = append(links, fmt.Sprintf("%s %s in %s", target.Said(p.Component), fault.Quoted(p.Name),
+				fault.Quoted(p.VHost)))
 		}
 	}
 	if len(links) > 0 {
@@ -245,7 +242,7 @@ func (b *broker) checkLinks(ctx context.Context, f *target.Findings) error {
 	return nil
 }
 
-// namesUser reports whether a value is, or has, a URI with a user's name.
+// namesUser reports whether a JSON value is, or has, a URI with a user's name.
 func namesUser(value any, account string) bool {
 	switch v := value.(type) {
 	case string:
@@ -253,6 +250,12 @@ func namesUser(value any, account string) bool {
 		return err == nil && u.User != nil && u.User.Username() == account
 	case []any:
 		return slices.ContainsFunc(v, func(one any) bool { return namesUser(one, account) })
+	case map[string]any:
+		for _, one := range v {
+			if namesUser(one, account) {
+				return true
+			}
+		}
 	}
 	return false
 }

@@ -144,6 +144,30 @@ func TestUnreadBroker(t *testing.T) {
 	}
 }
 
+// TestParametersOfAnyForm verifies that a check reads parameters whose value is a list, such as a set
+// of upstreams and what RabbitMQ makes of an empty object, and finds a link of the user in each
+// form.
+func TestParametersOfAnyForm(t *testing.T) {
+	t.Parallel()
+	c := target.Credential{Account: "app", Secret: sensitive.New("password-of-app")}
+	for value, want := range map[string]string{
+		`[]`:                                 "",
+		`[{"upstream":"up"}]`:                "",
+		`"text"`:                             "",
+		`{"max-connections":5}`:              "",
+		`{"uri":"amqp://app:p@other"}`:       "needs-consent links",
+		`{"uri":["amqp://app:p@other"]}`:     "needs-consent links",
+		`[{"src-uri":"amqp://app:p@other"}]`: "needs-consent links",
+		`{"src":{"uri":"amqp://app:p@o"}}`:   "needs-consent links",
+		`{"uri":"amqp://app2:p@other"}`:      "",
+	} {
+		parameters := fmt.Sprintf(`[{"component":"c","name":"n","vhost":"/","value":%s}]`, value)
+		if got := found(t, fake(t, appWith("/api/parameters", parameters)), c, ""); got != want {
+			t.Errorf("a parameter with the value %s: the check finds %q, want %q", value, got, want)
+		}
+	}
+}
+
 // appWith returns answers about the user app with the password password-of-app, and one answer
 // more.
 func appWith(path, answer string) map[string]string {
