@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/internal/target"
 	"github.com/keyturn/keyturn/test/support"
@@ -163,12 +164,15 @@ var mysqlRights = []mysqlTrait{
 	}},
 }
 
-// occupies keeps up to n sessions open.
+// occupies keeps n sessions open, or fewer if the server permits no more.
 func (b *mysqlScene) occupies(value string, n int) (release func()) {
 	var open []func() error
-	for range n {
+	// A session that has just ended still counts, and would be free during what follows.
+	for deadline := time.Now().Add(2 * time.Second); len(open) < n && time.Now().Before(deadline); {
 		if end, err := b.scene.app.Open(context.Background(), value); err == nil {
 			open = append(open, end)
+		} else {
+			time.Sleep(50 * time.Millisecond)
 		}
 	}
 	return func() {
