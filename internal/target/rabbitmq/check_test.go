@@ -144,8 +144,8 @@ func TestUnreadBroker(t *testing.T) {
 	}
 }
 
-// TestParametersOfAnyForm verifies that a check reads parameters whose value is a list, such as a set
-// of upstreams and what RabbitMQ makes of an empty object, and finds a link of the user in each
+// TestParametersOfAnyForm verifies that a check reads parameters whose value is a list, such as a
+// set of upstreams and what RabbitMQ makes of an empty object, and finds a link of the user in each
 // form.
 func TestParametersOfAnyForm(t *testing.T) {
 	t.Parallel()
