@@ -232,6 +232,9 @@ func testCheckPolicies(t *testing.T, s *servers.LDAP) {
 	locked, reset := account(t, s, s.PolicyBase), account(t, s, s.PolicyBase)
 	s.Modify(t, locked.Account, "pwdAccountLockedTime", "20200101000000Z")
 	expectFound(t, "locked", found(t, tt, locked, target.Single), "impossible account-locked")
+	if list := targettest.Findings(t, tt, target.CheckRequest{Current: locked}); !list[0].Closed {
+		t.Errorf("a locked account counts as one that can log in: %+v", list)
+	}
 	s.Modify(t, reset.Account, "pwdReset", "TRUE")
 	expectFound(t, "reset", found(t, tt, reset, target.Single), "impossible must-change")
 }

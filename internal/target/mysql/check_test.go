@@ -95,8 +95,12 @@ func testCheck(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 
 	terms := f.account(t, "check-terms")
 	alter(terms, "REQUIRE X509 WITH MAX_USER_CONNECTIONS 3 PASSWORD EXPIRE INTERVAL 10 DAY ACCOUNT LOCK")
-	reports(t, tt, of(terms), "login-terms impossible", "account-locked impossible", "connection-limit note",
-		"password-lifetime note")
+	for key, found := range reports(t, tt, of(terms), "login-terms impossible", "account-locked impossible",
+		"connection-limit note", "password-lifetime note") {
+		if want := found.Code == "account-locked"; found.Closed != want {
+			t.Errorf("%s says that no login succeeds: %t", key, found.Closed)
+		}
+	}
 	checkHosts(t, f, open)
 	expired := f.account(t, "check-expired")
 	alter(expired, "PASSWORD EXPIRE")

@@ -69,6 +69,11 @@ func testCheck(t *testing.T, c *cluster, reader, blind target.Credential) {
 		if got != tc.want || !strings.Contains(text, tc.text) {
 			t.Errorf("%s: %s: %s; want %s", tc.change, got, text, tc.want)
 		}
+		for _, f := range targettest.Findings(t, c.openAs(t, reader, tc.login), target.CheckRequest{Current: who}) {
+			if want := f.Code == "no-login" || f.Code == "expired"; f.Closed != want {
+				t.Errorf("%s: %s says that no login succeeds: %t", tc.change, f.Code, f.Closed)
+			}
+		}
 	}
 	for _, change := range []string{"NOLOGIN", "VALID UNTIL '2001-01-01'"} {
 		who := c.account(t)
