@@ -176,6 +176,7 @@ func TestRotationIsNotBegunOnOldTerms(t *testing.T) {
 		"a pause":               {{"PauseRotation", "SecretName", "db"}},
 		"a pause of the target": {{"PauseRotation", "TargetName", "pg"}},
 		"a pause of all":        {{"PauseRotation"}},
+		"another grace period":  {{"ConfigureRotation", "SecretName", "db", "GracePeriod", "3h"}},
 		"another interval": {{"UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
 			"RotationInterval", "90d"}},
 		"a check": {{"CheckRotation", "SecretName", "db"}},

@@ -80,8 +80,11 @@ func (t *Turn) isStale(tx *store.Tx, kind rotation.EventKind, r rotation.Record,
 		!reflect.DeepEqual(s.Rotation.Binding, t.Secret.Rotation.Binding),
 		!s.Settings().SameTerms(t.Secret.Settings()):
 		return true, nil
-	case kind == rotation.Begun:
-		return t.Record.Then == nil && (r.Paused || all.Paused || now.Paused || !r.Due.Equal(t.Record.Due)), nil
+	case kind == rotation.Begun && t.Record.Then == nil:
+		return r.Paused || all.Paused || now.Paused || !r.Due.Equal(t.Record.Due) ||
+			!reflect.DeepEqual(s.Settings(), t.Secret.Settings()), nil
+	case kind == rotation.Begun: // an emergency waits for no pause, and has no grace period
+		return false, nil
 	case kind == rotation.Stored:
 		return r.AwaitsResume(all.Paused || now.Paused), nil
 	}

@@ -140,20 +140,21 @@ func (r Record) AsksState(e Event) bool {
 	return e.Kind == Failed && !refused
 }
 
-// AfterState returns what the target's own state of the candidate means after a login with it: e is
-// the event of that login.
-func AfterState(r Record, e Event, a Answer, live target.Liveness) Event {
+// AfterState returns what the target's own state of the candidate and of the base means after a
+// login with the candidate: e is the event of that login. A target that has neither proves nothing:
+// the holder of a leaked credential may have set another one.
+func AfterState(r Record, e Event, a Answer, candidate, base target.Liveness) Event {
 	switch {
 	case !a.OK:
 		return e
 	case r.Strategy != target.Single:
-		if live == target.Dead {
+		if candidate == target.Dead && base == target.Live {
 			e.Candidate = target.Dead
 			e.Text = strings.TrimSuffix(e.Text, ".") + "; the target's own state does not have the credential"
 		}
 		return e
 	}
-	if live == target.Live {
+	if candidate == target.Live {
 		text := "the target's own state has the credential; the login: " + e.Text
 		return Event{Kind: Proven, Text: text, LoginFailed: e.LoginFailed}
 	}

@@ -340,15 +340,21 @@ func TestStateAfterRejection(t *testing.T) {
 			if !r.AsksState(e) {
 				continue
 			}
-			for _, live := range []target.Liveness{target.NotKnown, target.Live} {
-				if got := rotation.AfterState(r, e, rotation.Answer{OK: true}, live); got != e {
+			for _, live := range [][2]target.Liveness{
+				{target.NotKnown, target.Live},
+				{target.Live, target.Live},
+				{target.Live, target.Dead},
+				{target.Dead, target.Dead}, // the holder of a leaked credential may bring that about
+				{target.Dead, target.NotKnown},
+			} {
+				if got := rotation.AfterState(r, e, rotation.Answer{OK: true}, live[0], live[1]); got != e {
 					t.Errorf("%s, %v: a state of %v makes %+v of it", strategy, a, live, got)
 				}
 			}
-			if got := rotation.AfterState(r, e, rotation.Answer{}, target.Dead); got != e {
+			if got := rotation.AfterState(r, e, rotation.Answer{}, target.Dead, target.Live); got != e {
 				t.Errorf("%s, %v: a state that was not read makes %+v of it", strategy, a, got)
 			}
-			r := after(t, r, rotation.AfterState(r, e, rotation.Answer{OK: true}, target.Dead))
+			r := after(t, r, rotation.AfterState(r, e, rotation.Answer{OK: true}, target.Dead, target.Live))
 			if r.State != rotation.Unknown || !r.NextAt.IsZero() {
 				t.Fatalf("%s, %v: the rotation is %s until %s", strategy, a, r.State, r.NextAt)
 			}

@@ -343,8 +343,9 @@ func TestRefusedSession(t *testing.T) {
 			rotation.AfterLogin(applied, rotation.Answer{OK: true}):                           false,
 		}
 		if strategy == target.Single {
-			state := rotation.AfterState(applied, rotation.AfterLogin(applied, login), rotation.Answer{OK: true}, target.Live)
-			proofs[state] = false
+			failed := rotation.AfterLogin(applied, login)
+			read := rotation.Answer{OK: true}
+			proofs[rotation.AfterState(applied, failed, read, target.Live, target.NotKnown)] = false
 		}
 		for proof, refused := range proofs {
 			r := after(t, applied, proof, rotation.Event{Kind: rotation.Promoted})

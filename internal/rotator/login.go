@@ -103,7 +103,7 @@ func (w *worker) login(
 		// The base is asked about too: it shows whether an attempt has reached all of the account.
 		known := make([]target.Liveness, 2)
 		answer := w.question(ctx, t, system, change, rotation.AskState, known)
-		e = rotation.AfterState(t.Record, e, answer, known[0])
+		e = rotation.AfterState(t.Record, e, answer, known[0], known[1])
 	}
 	if e.ReplacesEarlier, err = t.ReplacesEarlier(); err != nil {
 		return false, err

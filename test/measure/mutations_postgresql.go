@@ -377,6 +377,14 @@ var postgresqlMutations = []mutation{
 		test: "TestStateAfterRejection",
 	},
 	{
+		name: "the holder of a leaked credential ends a rotation by another password",
+		file: "internal/rotation/decide.go",
+		old:  "if candidate == target.Dead && base == target.Live {",
+		new:  "if candidate == target.Dead {",
+		pkg:  "internal/rotation",
+		test: "TestStateAfterRejection",
+	},
+	{
 		name: "a pooler before PostgreSQL that is not declared is not found",
 		file: "internal/target/postgresql/check.go",
 		old:  "\t\treturn true, nil\n\tcase answered",

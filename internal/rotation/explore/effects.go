@@ -339,7 +339,11 @@ func (x *walk) login(i int, v int8) {
 	hear := func(w *world, event rotation.Event, said evidence) {
 		r := w.engines[i].rec
 		if r.AsksState(event) && x.c.Inspect && !w.locked {
-			event = rotation.AfterState(*r, event, rotation.Answer{OK: true}, w.liveness(v))
+			replaced := w.liveness(number(r.Base))
+			if r.Mode == rotation.Reapply { // it has one credential
+				replaced = target.NotKnown
+			}
+			event = rotation.AfterState(*r, event, rotation.Answer{OK: true}, w.liveness(v), replaced)
 		}
 		if x.c.Faults&Behind != 0 {
 			event.Lag = lag
