@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -91,9 +92,10 @@ func TestPausesTakeNoResult(t *testing.T) {
 	}
 }
 
-// TestStepIsNotBegunOnOldTerms verifies that no candidate is made after a pause, and none is sent
-// after other settings, another target or a login that has failed, although the engine has decided
-// on that before; and that nothing else takes a step.
+// TestStepIsNotBegunOnOldTerms verifies that no candidate is made after a pause, none is sent after
+// other settings, another target or a login that has failed, and no credential is quarantined for
+// what another target said, although the engine has decided on that before; and that nothing else
+// takes a step.
 func TestStepIsNotBegunOnOldTerms(t *testing.T) {
 	t.Parallel()
 	call := func(action string, query ...string) func(*testing.T, *world, *memory) {
@@ -121,6 +123,15 @@ func TestStepIsNotBegunOnOldTerms(t *testing.T) {
 		m.set("app", "changed by hand")
 		w.must(t, "CheckRotation", "SecretName", "db")
 	}
+	another := func(t *testing.T, w *world, _ *memory) {
+		w.put(t, "db", func(s *secret.Secret, _ *rotation.Record) {
+			s.Versions, s.Stages = maps.Clone(s.Versions), maps.Clone(s.Stages)
+			v := s.Versions["v1"]
+			v.ID, v.Order = "v0", v.Order+1
+			s.Versions[v.ID] = v
+			s.Stages[secret.Current] = "v0"
+		})
+	}
 	pause := call("PauseRotation", "SecretName", "db")
 	for _, tt := range []struct {
 		name   string
@@ -143,6 +154,9 @@ func TestStepIsNotBegunOnOldTerms(t *testing.T) {
 		{"sent after another description", rotation.Sending, described, false},
 		{"sent after a check", rotation.Sending, call("CheckRotation", "SecretName", "db"), false},
 		{"sent after a check that has failed", rotation.Sending, failed, true},
+		{"quarantined, of another configuration", rotation.Drift, config, true},
+		{"quarantined, after another version became current", rotation.Drift, another, true},
+		{"quarantined, after a pause", rotation.Drift, pause, false},
 		{"what was sent, after other consents", rotation.Accepted, consents, false},
 		{"what was sent, to another configuration", rotation.Accepted, config, false},
 	} {
@@ -155,11 +169,20 @@ func TestStepIsNotBegunOnOldTerms(t *testing.T) {
 				state = rotation.Scheduled
 			case rotation.Accepted:
 				state = rotation.Applying
+			case rotation.Drift:
+				state = rotation.Done
 			}
 			w.inState(t, "db", state)
 			engine, turn := w.turn(t, "db")
 			tt.change(t, w, m)
-			_, err := engine.Move(t.Context(), turn, rotation.Event{Kind: tt.kind}, nil)
+			var err error
+			if tt.kind == rotation.Drift {
+				_, err = engine.Note(t.Context(), turn, tt.kind, func(r rotation.Record) rotation.Record {
+					return r.Drifted("v1", "pg", target.Single, "no", w.now)
+				})
+			} else {
+				_, err = engine.Move(t.Context(), turn, rotation.Event{Kind: tt.kind}, nil)
+			}
 			turn.End()
 			if got := errors.Is(err, api.ErrMoved); got != tt.moved || !got && err != nil {
 				t.Errorf("%v, want that it was outdated: %t", err, tt.moved)

@@ -59,11 +59,11 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 }
 
 // isStale reports whether a caller has stored something after Load that a step which is about to
-// begin depends on; r and s are as stored now. A step that has already acted at the target is never
-// stale, because its result must be stored.
+// begin, or a quarantine, depends on; r and s are as stored now. A step that has already acted at
+// the target is never stale, because its result must be stored.
 func (t *Turn) isStale(tx *store.Tx, kind rotation.EventKind, r rotation.Record, s secret.Secret) (bool, error) {
 	switch kind {
-	case rotation.Begun, rotation.Stored, rotation.Sending:
+	case rotation.Begun, rotation.Stored, rotation.Sending, rotation.Drift:
 	default:
 		return false, nil
 	}
@@ -85,6 +85,8 @@ func (t *Turn) isStale(tx *store.Tx, kind rotation.EventKind, r rotation.Record,
 			!reflect.DeepEqual(s.Settings(), t.Secret.Settings()), nil
 	case kind == rotation.Begun: // an emergency waits for no pause, and has no grace period
 		return false, nil
+	case kind == rotation.Drift: // the target was asked about one version
+		return s.Stages[secret.Current] != t.Secret.Stages[secret.Current], nil
 	case kind == rotation.Stored:
 		return r.AwaitsResume(all.Paused || now.Paused), nil
 	}

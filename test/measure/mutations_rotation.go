@@ -968,6 +968,14 @@ var rotationMutations = []mutation{
 		test: "TestWakeOfTwoWrites",
 	},
 	{
+		name: "a credential is quarantined for what another target said",
+		file: "internal/api/turn.go",
+		old:  "rotation.Sending, rotation.Drift:",
+		new:  "rotation.Sending:",
+		pkg:  "internal/api",
+		test: "TestStepIsNotBegunOnOldTerms",
+	},
+	{
 		name: "a rotation begins with the grace period from before",
 		file: "internal/api/turn.go",
 		old:  "!r.Due.Equal(t.Record.Due) ||\n			!reflect.DeepEqual(s.Settings(), t.Secret.Settings()), nil",
