@@ -194,7 +194,34 @@ func (c *targetUpdate) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.done(out, "Target %s is changed; keyturn target test %s tries it.", c.Name, c.Name)
+	err = e.done(out, "Target %s is changed; keyturn target test %s tries it.", c.Name, c.Name)
+	if err != nil || e.json() || in.Config == "" {
+		return err
+	}
+	return c.inGrace(e, client)
+}
+
+// inGrace names the secrets whose previous credential is still to be retired. It says nothing to a
+// caller who may not read that.
+func (c *targetUpdate) inGrace(e *env, client *kms.Client) error {
+	const most = 20
+	page, err := client.ListRotations(e.ctx, &kms.ListRotationsRequest{
+		TargetName: c.Name,
+		State:      kms.RotationGrace,
+		MaxResults: most,
+	})
+	if err != nil || len(page.Rotations) == 0 {
+		return nil
+	}
+	var names []string
+	for _, r := range page.Rotations {
+		names = append(names, r.SecretName)
+	}
+	if page.NextToken != "" {
+		names = append(names, "and more")
+	}
+	return e.report("The previous credential still works, of: %s. It is retired where the target says then; on a server "+
+		"that the target no longer names, it stays.", strings.Join(names, ", "))
 }
 
 func (c *targetUpdate) changed(e *env, client *kms.Client) (string, error) {
