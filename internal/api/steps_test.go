@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -229,6 +230,29 @@ func TestRotationIsNotBegunOnOldTerms(t *testing.T) {
 				t.Errorf("%v, want that it was outdated: %t", err, want)
 			}
 		})
+	}
+}
+
+// TestChangesSetNoPace verifies that a caller who changes the target during each turn of a rotation
+// does not make the engine ask the target as fast as it can.
+func TestChangesSetNoPace(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	m.set("one", "x")
+	m.set("two", "y")
+	var turns atomic.Int64
+	disturb := func(_, point string) {
+		if point == "before storing "+string(rotation.Sending) {
+			w.must(t, "UpdateTarget", "TargetName", "pg", "Config", fmt.Sprintf(`{"address":"%d"}`, turns.Add(1)))
+		}
+	}
+	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{At: disturb})
+	w.must(t, "RotateSecret", "SecretName", "double", "VersionId", "v2")
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	defer stop()
+	engine.Run(ctx)
+	if n := turns.Load(); n < 2 || n > 12 {
+		t.Errorf("%d turns in 3 seconds", n)
 	}
 }
 

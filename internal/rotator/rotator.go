@@ -319,12 +319,18 @@ func (d *dispatcher) dispatch(ctx context.Context, work *sync.WaitGroup) (time.T
 func (d *dispatcher) work(ctx context.Context, due store.Due) {
 	w := &worker{dispatcher: d, account: due.Account, secret: due.Name}
 	log := d.rotator.config.Logger.With("secret", due.Name)
+	moved := 0 // in a row
 	for range maxTurns {
 		more, err := w.turn(ctx)
 		switch {
 		case ctx.Err() != nil, err == nil && !more:
 			return
 		case errors.Is(err, api.ErrMoved):
+			// Each turn asks the target. A caller who changes again and again what a step depends on must
+			// not set the pace.
+			if moved++; moved > maxMoved {
+				sleep(ctx, leadRetry/2+rand.N(leadRetry))
+			}
 			continue
 		case errors.Is(err, store.ErrFenced):
 			log.Warn("another node rotates now")
@@ -335,6 +341,7 @@ func (d *dispatcher) work(ctx context.Context, due store.Due) {
 			sleep(ctx, leadRetry/2+rand.N(leadRetry)) // or it would be found due again at once
 			return
 		}
+		moved = 0
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 const (
 	// maxTurns bounds what is done in one go; what is left is due again at once.
 	maxTurns    = 64
+	maxMoved    = 3 // turns in a row that are repeated at once because a caller has changed something
 	pausedFor   = time.Minute
 	slowStore   = 100 * time.Millisecond // of a promotion: a grace that is shorter by less is left so
 	margin      = time.Second            // between the end of an effect and the end of the right to make it

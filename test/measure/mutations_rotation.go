@@ -968,6 +968,14 @@ var rotationMutations = []mutation{
 		test: "TestWakeOfTwoWrites",
 	},
 	{
+		name: "a caller who changes the target again and again sets the engine's pace",
+		file: "internal/rotator/rotator.go",
+		old:  "if moved++; moved > maxMoved {",
+		new:  "if moved++; moved > 1000*maxMoved {",
+		pkg:  "internal/api",
+		test: "TestChangesSetNoPace",
+	},
+	{
 		name: "a credential is quarantined for what another target said",
 		file: "internal/api/turn.go",
 		old:  "rotation.Sending, rotation.Drift:",
