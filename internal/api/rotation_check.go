@@ -319,7 +319,9 @@ func (t *Turn) Check(
 	}
 	k.check = k.check.Bounded()
 	return func(r rotation.Record) rotation.Record {
-		r.Check = keepingNotPrepared(r.Check, &k.check)
+		if r.Check == nil || !r.Check.At.After(k.check.At) { // else a caller has just checked it
+			r.Check = keepingNotPrepared(r.Check, &k.check)
+		}
 		if k.loginFailed {
 			r.LoginFailedAt = k.At
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -230,6 +231,62 @@ func TestRotationIsNotBegunOnOldTerms(t *testing.T) {
 				t.Errorf("%v, want that it was outdated: %t", err, want)
 			}
 		})
+	}
+}
+
+// TestPlannedAgainIsNotOverdue verifies that a rotation is not reported as overdue if a caller has
+// just planned it for another time, or paused it.
+func TestPlannedAgainIsNotOverdue(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string][]string{
+		"planned again": {"UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+			"RotationInterval", "90d"},
+		"paused":       {"PauseRotation", "TargetName", "pg"},
+		"only checked": {"CheckRotation", "SecretName", "db"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, _ := rotating(t)
+			w.must(t, "UpdateSecretRotationPolicy", "SecretName", "db", "EnableAutomaticRotation", "true",
+				"RotationInterval", "30d")
+			w.now = w.now.Add(31 * 24 * time.Hour)
+			engine, turn := w.turn(t, "db")
+			if !turn.Overdue(w.now) {
+				t.Fatal("the rotation is not overdue")
+			}
+			w.must(t, call[0], call[1:]...)
+			_, err := engine.Note(t.Context(), turn, rotation.Overdue, func(r rotation.Record) rotation.Record {
+				r.Overdue = true
+				return r
+			})
+			turn.End()
+			want := name != "only checked"
+			if got := errors.Is(err, api.ErrMoved); got != want || !got && err != nil {
+				t.Errorf("%v, want that it was outdated: %t", err, want)
+			}
+		})
+	}
+}
+
+// TestProbeKeepsALaterCheck verifies that the check of a probe does not replace one that a caller
+// has made meanwhile.
+func TestProbeKeepsALaterCheck(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	engine, turn := w.turn(t, "db")
+	system, err := turn.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	into := turn.Check(t.Context(), system, true)
+	w.now = w.now.Add(time.Second)
+	m.says(nil, target.Finding{Code: "later", Verdict: target.Note, Text: "Found later."})
+	turn.End()
+	w.must(t, "CheckRotation", "SecretName", "db")
+	r, err := engine.Note(t.Context(), turn, "", into)
+	isLater := func(f target.Finding) bool { return f.Code == "later" }
+	if err != nil || r.Check == nil || !slices.ContainsFunc(r.Check.Findings, isLater) {
+		t.Errorf("the record has the check %+v, %v", r.Check, err)
 	}
 }
 

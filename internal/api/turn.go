@@ -58,12 +58,13 @@ func (e *Engine) Load(ctx context.Context, account, name string) (t *Turn, ok bo
 	return t, err == nil, err
 }
 
-// isStale reports whether a caller has stored something after Load that a step which is about to
-// begin, or a quarantine, depends on; r and s are as stored now. A step that has already acted at
-// the target is never stale, because its result must be stored.
+// isStale reports whether a caller has stored something after Load that the event depends on: the
+// beginning of a step, a quarantine, or the report that a rotation is overdue. r and s are as
+// stored now. A step that has already acted at the target is never stale, because its result must
+// be stored.
 func (t *Turn) isStale(tx *store.Tx, kind rotation.EventKind, r rotation.Record, s secret.Secret) (bool, error) {
 	switch kind {
-	case rotation.Begun, rotation.Stored, rotation.Sending, rotation.Drift:
+	case rotation.Begun, rotation.Stored, rotation.Sending, rotation.Drift, rotation.Overdue:
 	default:
 		return false, nil
 	}
@@ -75,20 +76,23 @@ func (t *Turn) isStale(tx *store.Tx, kind rotation.EventKind, r rotation.Record,
 	if err != nil {
 		return false, err
 	}
+	paused := all.Paused || now.Paused
 	switch {
+	case kind == rotation.Overdue:
+		return !r.IsOverdue(paused, t.env.Now().UTC()), nil
 	case exists != t.exists || exists && (now.ID != t.Target.ID || isRedirected(t.Target, now)),
 		!reflect.DeepEqual(s.Rotation.Binding, t.Secret.Rotation.Binding),
 		!s.Settings().SameTerms(t.Secret.Settings()):
 		return true, nil
 	case kind == rotation.Begun && t.Record.Then == nil:
-		return r.Paused || all.Paused || now.Paused || !r.Due.Equal(t.Record.Due) ||
+		return r.Paused || paused || !r.Due.Equal(t.Record.Due) ||
 			!reflect.DeepEqual(s.Settings(), t.Secret.Settings()), nil
 	case kind == rotation.Begun: // an emergency waits for no pause, and has no grace period
 		return false, nil
 	case kind == rotation.Drift: // the target was asked about one version
 		return s.Stages[secret.Current] != t.Secret.Stages[secret.Current], nil
 	case kind == rotation.Stored:
-		return r.AwaitsResume(all.Paused || now.Paused), nil
+		return r.AwaitsResume(paused), nil
 	}
 	return r.LoginFailedAt.After(t.Record.LoginFailedAt), nil // another login might fail now
 }

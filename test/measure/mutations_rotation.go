@@ -954,7 +954,7 @@ var rotationMutations = []mutation{
 	{
 		name: "a rotation begins although it was paused at that moment",
 		file: "internal/api/turn.go",
-		old:  "return r.Paused || all.Paused || now.Paused || !r.Due",
+		old:  "return r.Paused || paused || !r.Due",
 		new:  "return !r.Due",
 		pkg:  "internal/api",
 		test: "TestRotationIsNotBegunOnOldTerms",
@@ -978,10 +978,26 @@ var rotationMutations = []mutation{
 	{
 		name: "a credential is quarantined for what another target said",
 		file: "internal/api/turn.go",
-		old:  "rotation.Sending, rotation.Drift:",
-		new:  "rotation.Sending:",
+		old:  "rotation.Drift, rotation.Overdue:",
+		new:  "rotation.Overdue:",
 		pkg:  "internal/api",
 		test: "TestStepIsNotBegunOnOldTerms",
+	},
+	{
+		name: "a rotation that was planned again is reported as overdue",
+		file: "internal/api/turn.go",
+		old:  "rotation.Drift, rotation.Overdue:",
+		new:  "rotation.Drift:",
+		pkg:  "internal/api",
+		test: "TestPlannedAgainIsNotOverdue",
+	},
+	{
+		name: "a check of an earlier time replaces a later one",
+		file: "internal/api/rotation_check.go",
+		old:  "if r.Check == nil || !r.Check.At.After(k.check.At) {",
+		new:  "if true {",
+		pkg:  "internal/api",
+		test: "TestProbeKeepsALaterCheck",
 	},
 	{
 		name: "a rotation begins with the grace period from before",
@@ -994,8 +1010,8 @@ var rotationMutations = []mutation{
 	{
 		name: "a rotation begins although another time was planned at that moment",
 		file: "internal/api/turn.go",
-		old:  "now.Paused || !r.Due.Equal(t.Record.Due) ||",
-		new:  "now.Paused ||",
+		old:  "paused || !r.Due.Equal(t.Record.Due) ||",
+		new:  "paused ||",
 		pkg:  "internal/api",
 		test: "TestRotationIsNotBegunOnOldTerms",
 	},
@@ -1050,7 +1066,7 @@ var rotationMutations = []mutation{
 	{
 		name: "a candidate is made although the secret was paused at that moment",
 		file: "internal/api/turn.go",
-		old:  "return r.AwaitsResume(all.Paused || now.Paused), nil",
+		old:  "return r.AwaitsResume(paused), nil",
 		new:  "return false, nil",
 		pkg:  "internal/api",
 		test: "TestStepIsNotBegunOnOldTerms",
@@ -1058,7 +1074,7 @@ var rotationMutations = []mutation{
 	{
 		name: "a candidate is made although the target was paused at that moment",
 		file: "internal/api/turn.go",
-		old:  "r.AwaitsResume(all.Paused || now.Paused)",
+		old:  "r.AwaitsResume(paused)",
 		new:  "r.AwaitsResume(t.Paused())",
 		pkg:  "internal/api",
 		test: "TestStepIsNotBegunOnOldTerms",
