@@ -36,24 +36,10 @@ test: deps
 	@$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(ALONE))"); others=$$?; \
 	$(GO) test -race -timeout 20m -p 1 $(ALONE) && exit $$others
 
-# prove shows that rotation keeps its promises against real servers (test/prove), to applications (test/consumer), and on targets with
-# unusual states (test/messy), that a flood stops nobody else (test/flood), and that no right gives more than it says (test/escalate). It
-# prints one figure per line, name and value, and fails when a bound does not hold.
+# prove runs the long form of the proofs against real servers. It prints one figure per line, name and value, and fails when a bound does
+# not hold. ARGS are for the unusual states of targets, such as ARGS='-seeds 20'.
 prove:
-	@scripts/test-deps >&2
-	@scripts/test-hydra >&2
-	@scripts/test-mysql >&2
-	@scripts/test-postgres >&2
-	@$(GO) test -c -o bin/prove.test ./test/prove
-	@$(GO) test -c -o bin/prove-consumer.test ./test/consumer
-	@$(GO) test -c -o bin/prove-messy.test ./test/messy
-	@$(GO) test -c -o bin/prove-flood.test ./test/flood
-	@$(GO) test -c -o bin/prove-escalate.test ./test/escalate
-	@cd test/prove && ../../bin/prove.test -full -test.timeout 60m; first=$$?; \
-	cd ../consumer && ../../bin/prove-consumer.test -full -test.timeout 60m; second=$$?; \
-	cd ../escalate && ../../bin/prove-escalate.test -full -test.timeout 60m; third=$$?; \
-	cd ../messy && ../../bin/prove-messy.test -full -test.timeout 120m; fourth=$$?; \
-	cd ../flood && ../../bin/prove-flood.test -full -test.timeout 60m && exit $$((first + second + third + fourth))
+	scripts/prove $(ARGS)
 
 lint:
 	scripts/lint
