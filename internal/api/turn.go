@@ -340,7 +340,7 @@ func (t *Turn) Change() (target.Change, error) {
 	c := target.Change{
 		ID:        changeID(r, r.Candidate),
 		Strategy:  r.Strategy,
-		Emergency: r.Trigger == rotation.Emergency,
+		Emergency: r.Trigger == rotation.Emergency || r.Then != nil, // which waits for the end of this one
 	}
 	var err error
 	if c.New, err = t.Credential(r.Candidate); err != nil {

@@ -158,6 +158,39 @@ func TestEmergencyAtAnotherHost(t *testing.T) {
 	must(t, statement(t.Context(), m.Addr, read(t, s, "app", "", ""), "SELECT 1"))
 }
 
+// TestEmergencyBehindARetirement begins an emergency while the retirement of an ordinary rotation
+// fails, because an account that account_host leaves out has the previous password: the emergency
+// does not wait for its operator.
+func TestEmergencyBehindARetirement(t *testing.T) {
+	t.Parallel()
+	m := servers.StartMariaDB(t, nil)
+	m.Administrator(t, "the-administrators-password")
+	s := start(t, server.Change(func(c *server.Config) { c.Kinds = []target.Kind{mysql.MariaDB()} }))
+	store(t, s, "admin", login{"rotator", "the-administrators-password"})
+	first := login{"app", "first-password-of-app"}
+	at := func(host string) {
+		must(t, m.Exec(t.Context(), fmt.Sprintf("CREATE USER app@'%s' IDENTIFIED BY '%s'", host, first.AccountPassword)))
+	}
+	at("%")
+	store(t, s, "app", first)
+	attach(t, s, "app", "shop", "mariadb", fmt.Sprintf(`{"address":%q,"account_host":["%%"],"tls":{"off":true}}`, m.Addr))
+	must(t, second(s.Client.RotateSecret(t.Context(), &kms.RotateSecretRequest{SecretName: "app", VersionID: "v2"})))
+	untilRotation(t, s, "app", "v2", "grace")
+	leaked := read(t, s, "app", "", "")
+	at("127.0.0.9")
+	must(t, second(s.Client.EmergencyRotation(t.Context(), &kms.EmergencyRotationRequest{
+		SecretName:      "app",
+		VersionID:       "v3",
+		AgreeToFindings: true,
+	})))
+	untilRotation(t, s, "app", "v3", "done")
+	for what, l := range map[string]login{"the leaked password": leaked, "the password before": first} {
+		if statement(t.Context(), m.Addr, l, "SELECT 1") == nil {
+			t.Errorf("%s still logs in", what)
+		}
+	}
+}
+
 func evicted(t *testing.T, s *keyturntest.Server, address, set string) {
 	t.Helper()
 	const asks = "SELECT 1"

@@ -87,10 +87,10 @@ func (t *my) changed(all []account, passwords ...sensitive.Value) []account {
 	})
 }
 
-// retiring returns the accounts from which Old is taken. Unless the operator has agreed, it is an
-// error if Old would continue to open another one: the previous credential would not be retired.
-func (t *my) retiring(all []account, c target.Change) ([]account, error) {
-	out := t.changed(all, c.Old.Secret, c.New.Secret)
+// retiring returns the accounts from which Old is taken. leftOut is the error of a retirement after
+// which Old continues to open another account, unless the operator has agreed to that.
+func (t *my) retiring(all []account, c target.Change) (out []account, leftOut error) {
+	out = t.changed(all, c.Old.Secret, c.New.Secret)
 	if c.Old.Account != c.New.Account {
 		out = t.within(all)
 	}
@@ -100,7 +100,7 @@ func (t *my) retiring(all []account, c target.Change) ([]account, error) {
 	if len(left) == 0 || c.Emergency || slices.Contains(t.consent, leaveHosts) {
 		return out, nil
 	}
-	return nil, fmt.Errorf("%w: %s; keyturn target update TARGET --set %s includes it, and keyturn rotation configure "+
+	return out, fmt.Errorf("%w: %s; keyturn target update TARGET --set %s includes it, and keyturn rotation configure "+
 		"NAME --consent=%s agrees to leave the password there", errLeftOut, whoAll(c.Old.Account, left),
 		accountHost(out, left), leaveHosts)
 }

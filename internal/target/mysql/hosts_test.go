@@ -220,7 +220,7 @@ func testHosts(t *testing.T, f fixture, open func(*testing.T, ...string) target.
 			targettest.Must(t, narrow.Apply(targettest.Within(t), c))
 			err := narrow.Retire(targettest.Within(t), c)
 			targettest.Expect(t, err, target.Denied, `--set 'account_host=["%","127.0.0.2"]'`)
-			opens(t, f, string(s)+", after a refused Retire", c.Old, true, true)
+			opens(t, f, string(s)+", after a Retire that has failed", c.Old, false, true)
 			leaked := c
 			leaked.Emergency = true
 			targettest.Must(t, narrow.Retire(targettest.Within(t), leaked))

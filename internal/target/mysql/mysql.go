@@ -149,11 +149,10 @@ func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 	case double == (c.Old.Account == c.New.Account):
 		return target.Denied.Errorf("%s: the accounts do not fit the strategy", attempt)
 	}
-	return t.change(ctx, attempt, c, c.Old.Account, func(every []account) ([]edit, error) {
-		all, err := t.retiring(every, c)
-		if err != nil {
-			return nil, err
-		}
+	var leftOut error
+	err := t.change(ctx, attempt, c, c.Old.Account, func(every []account) ([]edit, error) {
+		var all []account
+		all, leftOut = t.retiring(every, c)
 		taken := foreign(all, c)
 		if len(taken) == 0 {
 			return t.remove(all, c, double)
@@ -181,6 +180,10 @@ func (t *my) RetireOrEvict(ctx context.Context, c target.Change, evict target.Ev
 		more, err := t.remove(rest, c, double)
 		return append(todo, more...), err
 	})
+	if err == nil && leftOut != nil {
+		return target.Failed(target.Denied, "", attempt+": "+leftOut.Error(), c.New.Secret, c.Old.Secret)
+	}
+	return err
 }
 
 // found describes a password that some of all accounts of a name have, and that Keyturn did not
