@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -310,6 +311,54 @@ func TestChangesSetNoPace(t *testing.T) {
 	engine.Run(ctx)
 	if n := turns.Load(); n < 2 || n > 12 {
 		t.Errorf("%d turns in 3 seconds", n)
+	}
+}
+
+// TestChangesKeepNoWorkers verifies that a caller who changes a target without end, at which more
+// rotations wait than there are workers, does not delay an emergency at another target.
+func TestChangesKeepNoWorkers(t *testing.T) {
+	t.Parallel()
+	w, m := rotating(t)
+	w.must(t, "RegisterTarget", "TargetName", "other", "Kind", "memory", "Config", toMemory, "AdminSecretName", "pg-admin")
+	add := func(name, targetName string) {
+		m.set(name+"1", "x")
+		m.set(name+"2", "y")
+		w.managed(t, name, "DoubleUsers", fmt.Sprintf(`{"Accounts":[{"AccountName":"%[1]s1","AccountPassword":"x"},`+
+			`{"AccountName":"%[1]s2","AccountPassword":"y"}]}`, name), targetName)
+	}
+	add("victim", "other")
+	for i := range 40 {
+		name := fmt.Sprintf("a%d", i)
+		add(name, "pg")
+		w.must(t, "RotateSecret", "SecretName", name, "VersionId", "v2")
+	}
+	slow := func(name, point string) {
+		if name != "victim" && point == "before a call" {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	engine := rotator.New(w.env.DB, w.gate, w.env.Now, rotator.Config{At: slow})
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	var work sync.WaitGroup
+	work.Go(func() { engine.Run(ctx) })
+	work.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			_, err := w.call(t, rootPrincipal, "UpdateTarget", "TargetName", "pg", "Config", fmt.Sprintf(`{"address":"%d"}`, n))
+			if err != nil {
+				t.Error(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	defer work.Wait()
+	defer stop()
+	time.Sleep(time.Second)
+	w.must(t, "EmergencyRotation", "SecretName", "victim", "VersionId", "v2", "AgreeToFindings", "true")
+	for w.record(t, "victim").State != rotation.Done {
+		if ctx.Err() != nil {
+			t.Fatalf("the emergency is %s after 19 seconds", w.record(t, "victim").State)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -327,9 +327,10 @@ func (d *dispatcher) work(ctx context.Context, due store.Due) {
 			return
 		case errors.Is(err, api.ErrMoved):
 			// Each turn asks the target. A caller who changes again and again what a step depends on must
-			// not set the pace.
+			// not set the pace, nor keep the workers from the rotations of others.
 			if moved++; moved > maxMoved {
-				sleep(ctx, leadRetry/2+rand.N(leadRetry))
+				w.standBack(ctx)
+				return
 			}
 			continue
 		case errors.Is(err, store.ErrFenced):

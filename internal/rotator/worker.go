@@ -196,6 +196,24 @@ func (w *worker) postpone(ctx context.Context, t *api.Turn, until time.Time) err
 	return err
 }
 
+// standBack moves the next turn of a rotation that has not sent anything, or has not begun, by
+// about a second. Another one, such as a probe, has a limit of its own.
+func (w *worker) standBack(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	t, ok, err := w.engine.Load(ctx, w.account, w.secret)
+	if err == nil && ok {
+		defer t.End()
+		step := t.Record.State.Step()
+		if !t.Record.InFlight() || step == rotation.Prepare || step == rotation.Send {
+			err = w.postpone(ctx, t, w.engine.Now().Add(leadRetry/2+rand.N(leadRetry)))
+		}
+	}
+	if err != nil {
+		sleep(ctx, leadRetry/2+rand.N(leadRetry))
+	}
+}
+
 // adminSpread spreads the rotations that wait for the same administrator: one of them tries it.
 const adminSpread = 5 * time.Second
 

@@ -976,6 +976,14 @@ var rotationMutations = []mutation{
 		test: "TestChangesSetNoPace",
 	},
 	{
+		name: "a caller who changes a target again and again keeps the workers from others",
+		file: "internal/rotator/worker.go",
+		old:  "err = w.postpone(ctx, t, w.engine.Now().Add(leadRetry/2+rand.N(leadRetry)))",
+		new:  "sleep(ctx, leadRetry)",
+		pkg:  "internal/api",
+		test: "TestChangesKeepNoWorkers",
+	},
+	{
 		name: "a credential is quarantined for what another target said",
 		file: "internal/api/turn.go",
 		old:  "rotation.Drift, rotation.Overdue:",
